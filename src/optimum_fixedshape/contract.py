@@ -1,0 +1,323 @@
+"""Contracts: what a graph demands of its inputs and promises of its outputs. Frozen facts, no I/O.
+
+A *role* is what an axis stands for. Roles carry the names that optimum's exporters use for shapes
+(``batch_size``, ``sequence_length``, ``num_choices``, ...), so that a role, a shape key and a key of
+``shapes={...}`` are the same word everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .errors import ShapeMismatchError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BATCH = "batch_size"
+SEQUENCE = "sequence_length"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of a tensor.
+
+    Attributes:
+        size: The baked-in size, or None where the dimension is dynamic.
+        symbol: The name the graph gives a dynamic dimension, or None.
+        role: The shape key this axis stands for, or None where it is not known.
+        evidence: Why `role` was chosen; empty where there is none.
+    """
+
+    size: int | None
+    symbol: str | None = None
+    role: str | None = None
+    evidence: str = ""
+
+    def __str__(self) -> str:
+        return str(self.size if self.size is not None else self.symbol or "?")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, type and axes of one graph input or output.
+
+    Attributes:
+        name: The name in the graph.
+        dtype: A NumPy type name such as ``"int64"``, or for values that are no tensors a description such as
+            ``"sequence(float32)"``.
+        axes: The dimensions in order, or None where the graph does not state a rank.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[Axis, ...] | None
+
+    @property
+    def shape(self) -> tuple[int | str | None, ...] | None:
+        """The dimensions: a size, the symbol of a dynamic one, or None for an unnamed dynamic one."""
+        return None if self.axes is None else tuple(a.size if a.size is not None else a.symbol for a in self.axes)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the rank and every dimension are baked in."""
+        return self.axes is not None and all(axis.size is not None for axis in self.axes)
+
+    def roles(self) -> tuple[str | None, ...]:
+        """The role of each axis, in order."""
+        return tuple(axis.role for axis in self.axes or ())
+
+    def axis_of(self, role: str) -> int | None:
+        """The index of the first axis that has `role`, or None."""
+        return next((i for i, axis in enumerate(self.axes or ()) if axis.role == role), None)
+
+    def __str__(self) -> str:
+        shape = "?" if self.axes is None else ", ".join(map(str, self.axes))
+        return f"{self.name}: {self.dtype}[{shape}]"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One contradiction between arrays and a contract.
+
+    Attributes:
+        name: The input.
+        axis: The axis, or None where the dtype, the rank or the input as a whole is at odds.
+        expected: What the graph takes.
+        given: What came.
+    """
+
+    name: str
+    axis: int | None
+    expected: str
+    given: str
+
+    def __str__(self) -> str:
+        where = self.name if self.axis is None else f"{self.name} axis {self.axis}"
+        return f"{where}: expected {self.expected}, got {self.given}"
+
+
+@dataclass(frozen=True)
+class ShapeContract:
+    """What one graph demands, read from its file's header.
+
+    Attributes:
+        inputs: The inputs that must be fed. An input that is also an initializer is not among them.
+        outputs: The outputs.
+        opset: Opset version of each operator domain; the ONNX domain is ``""``.
+        producer: The tool that wrote the graph, with its version.
+        metadata: The graph's own metadata.
+        external_data: The files beside the graph that hold its weights, relative to its folder.
+        path: Where the graph was read from, or None.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: Mapping[str, int] = field(default_factory=dict)
+    producer: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    external_data: tuple[str, ...] = ()
+    path: Path | None = None
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in the graph's order."""
+        return tuple(spec.name for spec in self.inputs)
+
+    @cached_property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the graph's order."""
+        return tuple(spec.name for spec in self.outputs)
+
+    @cached_property
+    def sizes(self) -> dict[str, int | None]:
+        """The size of each role among the inputs: baked in, or None where every axis of that role is dynamic."""
+        sizes: dict[str, int | None] = {}
+        for axis in (axis for spec in self.inputs for axis in spec.axes or () if axis.role):
+            role = axis.role or ""
+            if sizes.get(role) is None:
+                sizes[role] = axis.size
+        return sizes
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows of one run, or None where any number can be fed."""
+        return self.sizes.get(BATCH)
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Tokens of one row, or None where the graph takes any length or no tokens at all."""
+        return self.sizes.get(SEQUENCE)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every dimension of every input is baked in."""
+        return all(spec.is_fixed for spec in self.inputs)
+
+    def input(self, name: str) -> TensorSpec:
+        """Returns the input called `name`.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return {spec.name: spec for spec in self.inputs}[name]
+
+    def mismatches(self, arrays: Mapping[str, Any]) -> tuple[Mismatch, ...]:
+        """Returns every reason why a bare session would refuse `arrays`, or nothing.
+
+        Args:
+            arrays: Input name to an array with ``shape`` and ``dtype``. Names that the graph does not take are
+                mismatches, too.
+        """
+        known = set(self.input_names)
+        found = [Mismatch(name, None, "no such input", "an array") for name in arrays if name not in known]
+        for spec in self.inputs:
+            if spec.name not in arrays:
+                found.append(Mismatch(spec.name, None, str(spec), "nothing"))
+                continue
+            found += _mismatches_of(spec, arrays[spec.name])
+        return tuple(found)
+
+    def pinned(self, sizes: Mapping[str, int]) -> ShapeContract:
+        """Returns the contract with its dynamic axes fixed to `sizes`, everywhere the same role stands.
+
+        Args:
+            sizes: Shape key to size, such as ``{"batch_size": 1, "sequence_length": 128}``.
+
+        Raises:
+            ShapeMismatchError: A key names no axis of the graph, or an axis with another baked-in size.
+        """
+        for role, size in sizes.items():
+            if role not in self.sizes:
+                known = ", ".join(sorted(self.sizes)) or "none"
+                raise ShapeMismatchError(f"The graph has no axis {role!r} to pin. It has: {known}.")
+            if size < 1:
+                raise ShapeMismatchError(f"{role} must be 1 or more, got {size}.")
+            baked = self.sizes[role]
+            if baked is not None and baked != size:
+                mismatch = Mismatch(role, None, str(baked), str(size))
+                raise ShapeMismatchError(
+                    f"{role} is baked into the graph as {baked} and cannot become {size}. Leave it out of shapes=, "
+                    "or export the model again with the size you need.",
+                    mismatches=(mismatch,),
+                )
+
+        def pin(spec: TensorSpec) -> TensorSpec:
+            axes = spec.axes and tuple(
+                replace(a, size=sizes[a.role]) if a.size is None and a.role in sizes else a for a in spec.axes
+            )
+            return replace(spec, axes=axes)
+
+        return replace(self, inputs=tuple(map(pin, self.inputs)), outputs=tuple(map(pin, self.outputs)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the contract as plain types, ready for JSON."""
+        facts = asdict(self)
+        facts["path"] = None if self.path is None else str(self.path)
+        return facts
+
+    def describe(self) -> str:
+        """Returns a table for people: each input and output, its axes, their roles and the evidence."""
+        opset = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in self.opset.items())
+        lines = [f"{self.path or 'graph'} (opset {opset or 'unknown'}; written by {self.producer or 'unknown'})"]
+        for title, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
+            lines.append(f"{title}:")
+            for spec in specs:
+                lines.append(f"  {spec}")
+                lines += [f"    {axis} = {axis.role} ({axis.evidence})" for axis in spec.axes or () if axis.role]
+        return "\n".join(lines)
+
+
+def _mismatches_of(spec: TensorSpec, array: Any) -> list[Mismatch]:
+    found = []
+    if str(array.dtype) != spec.dtype:
+        found.append(Mismatch(spec.name, None, spec.dtype, str(array.dtype)))
+    if spec.axes is None:
+        return found
+    if len(array.shape) != len(spec.axes):
+        return [*found, Mismatch(spec.name, None, f"{len(spec.axes)} axes", f"{len(array.shape)}")]
+    found += [
+        Mismatch(spec.name, i, str(axis.size), str(size))
+        for i, (axis, size) in enumerate(zip(spec.axes, array.shape, strict=True))
+        if axis.size is not None and axis.size != size
+    ]
+    return found
+
+
+@dataclass(frozen=True)
+class ShapeLadder:
+    """Several rungs of one model, cheapest choice first.
+
+    Attributes:
+        rungs: One contract for each shape. All take the same inputs and give the same outputs.
+    """
+
+    rungs: tuple[ShapeContract, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rungs:
+            raise ValueError("A ladder needs at least one rung.")
+        first = self.rungs[0]
+        for rung in self.rungs[1:]:
+            if (rung.input_names, rung.output_names) != (first.input_names, first.output_names):
+                raise ShapeMismatchError(
+                    f"The rungs are not of one model: {first.path} has {first.input_names} -> {first.output_names}, "
+                    f"{rung.path} has {rung.input_names} -> {rung.output_names}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.rungs)
+
+    @cached_property
+    def largest(self) -> ShapeContract:
+        """The rung that takes the longest items, and among those the most rows."""
+        return max(self.rungs, key=lambda rung: [_room(size) for _, size in sorted(_item_sizes(rung))] + [_rows(rung)])
+
+    def limit(self, role: str) -> int | None:
+        """The largest size along `role` that any rung takes, or None where there is no limit."""
+        sizes = [rung.sizes.get(role) for rung in self.rungs]
+        fixed = [size for size in sizes if size is not None]
+        return max(fixed) if len(fixed) == len(sizes) else None
+
+    def holding(self, sizes: Mapping[str, int]) -> list[int]:
+        """Indices of the rungs that hold one item of these sizes; the number of rows is no limit."""
+        return [
+            index
+            for index, rung in enumerate(self.rungs)
+            if all(_room(rung.sizes.get(role)) >= size for role, size in sizes.items() if role != BATCH)
+        ]
+
+    def choose(self, rows: int, sizes: Mapping[str, int]) -> int:
+        """Returns the index of the rung that computes the fewest elements for `rows` items of these sizes.
+
+        Where two rungs tie, the one that needs fewer runs wins.
+
+        Raises:
+            ValueError: No rung holds an item of these sizes.
+        """
+
+        def cost(index: int) -> tuple[int, int]:
+            rung = self.rungs[index]
+            runs = -(-rows // (rung.batch_size or max(rows, 1)))
+            computed = runs * (rung.batch_size or rows)
+            for role, size in sizes.items():
+                if role != BATCH:
+                    computed *= rung.sizes.get(role) or size
+            return computed, runs
+
+        return min(self.holding(sizes), key=cost)
+
+
+def _room(size: int | None) -> float:
+    return float("inf") if size is None else size
+
+
+def _rows(rung: ShapeContract) -> float:
+    return _room(rung.batch_size)
+
+
+def _item_sizes(rung: ShapeContract) -> Iterable[tuple[str, int | None]]:
+    return ((role, size) for role, size in rung.sizes.items() if role != BATCH)

@@ -1,0 +1,115 @@
+"""The error family: every error of this package is a `FixedShapeError` and a fitting builtin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FixedShapeError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What was expected, what came, and the way out.
+        **facts: The same facts as attributes, for programs.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+
+class InvalidModelError(FixedShapeError, ValueError):
+    """A file is not an ONNX model, is cut short, or holds what a well-formed model cannot hold.
+
+    Attributes:
+        path: The file, or None where bytes were read from a stream.
+    """
+
+    path: str | None = None
+
+
+class GraphNotFoundError(FixedShapeError, FileNotFoundError):
+    """A file, folder or Hub repo holds no ONNX graph, or not the one that was asked for.
+
+    Attributes:
+        source: What was searched.
+        found: The graphs that are there.
+    """
+
+    source: str
+    found: tuple[str, ...] = ()
+
+
+class ShapeMismatchError(FixedShapeError, ValueError):
+    """Arrays, or asked-for shapes, contradict what the graph fixes.
+
+    Attributes:
+        mismatches: One `optimum_fixedshape.contract.Mismatch` for each contradiction.
+    """
+
+    mismatches: tuple[Any, ...] = ()
+
+
+class InputTooLongError(FixedShapeError, OverflowError):
+    """An item is larger than the largest rung, and nobody said that it may be cut.
+
+    Attributes:
+        index: Which item of the call, counted from 0; None where the items are rows of one array.
+        size: Its size along `axis`.
+        limit: The largest size that the graph takes.
+        axis: The shape key, such as ``"sequence_length"``.
+    """
+
+    index: int | None = None
+    size: int
+    limit: int
+    axis: str
+
+
+class MissingInputError(FixedShapeError, ValueError):
+    """The graph wants an input that was not given and that cannot be made from the others.
+
+    Attributes:
+        missing: The names that the graph wants.
+        given: The names that came.
+    """
+
+    missing: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+
+
+class ProcessorError(FixedShapeError, TypeError):
+    """A processor is missing, or is of the wrong kind for the task.
+
+    Attributes:
+        expected: The kind that is needed.
+        given: What came.
+    """
+
+    expected: str
+    given: str
+
+
+class UnsupportedTaskError(FixedShapeError, KeyError):
+    """A task is unknown, or has no class here.
+
+    Attributes:
+        task: The name that was asked for.
+        known: The names that exist.
+    """
+
+    task: str | None
+    known: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would print the message's repr
+
+
+class MissingExtraError(FixedShapeError, ImportError):
+    """An optional dependency is not installed; the message is the pip command that installs it.
+
+    Attributes:
+        extra: The name of the extra.
+    """
+
+    extra: str

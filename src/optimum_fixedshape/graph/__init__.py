@@ -1,0 +1,1 @@
+"""ONNX files: reading what they demand, and writing them with other shapes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -103,6 +104,18 @@ class UnsupportedTaskError(FixedShapeError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would print the message's repr
+
+
+class ExportError(FixedShapeError, RuntimeError):
+    """A PyTorch model could not be written as a graph whose shapes are baked in.
+
+    Attributes:
+        architecture: The model's class.
+        shapes: Input name to the shape that was asked for.
+    """
+
+    architecture: str
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 class MissingExtraError(FixedShapeError, ImportError):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from .contract import BATCH, SEQUENCE, Axis, TensorSpec
+from .errors import ShapeMismatchError
 
 Roles = tuple[str | None, ...]
 
@@ -90,7 +91,7 @@ def _of_rank(rows: Iterable[Roles], rank: int) -> Roles | None:
 
 def _checked_override(spec: TensorSpec, roles: Sequence[str | None]) -> Roles:
     if spec.axes is not None and len(roles) != len(spec.axes):
-        raise ValueError(f"roles={{{spec.name!r}: ...}} names {len(roles)} axes, but the graph has {spec}.")
+        raise ShapeMismatchError(f"roles={{{spec.name!r}: ...}} names {len(roles)} axes, but the graph has {spec}.")
     return tuple(roles)
 
 
@@ -123,9 +124,11 @@ def _output(
         row, evidence = guess, "same size as the input's"
 
     def follow(axis: Axis, role: str | None) -> Axis:
-        if axis.symbol in symbols:
+        if axis.symbol and axis.symbol in symbols:
             return replace(axis, role=symbols[axis.symbol], evidence=f"shares the symbol {axis.symbol!r} with an input")
-        if role in sizes and (axis.size == sizes[role] or (axis.size is None and evidence == "standard name")):
+        # A symbol that no input shares is a size of its own, unless the output's name says what it is.
+        free = axis.size is None and evidence == "standard name"
+        if role and role in sizes and (free or (axis.symbol is None and axis.size == sizes[role])):
             return replace(axis, role=role, evidence=evidence)
         return axis
 

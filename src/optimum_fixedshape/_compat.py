@@ -1,0 +1,73 @@
+"""The only file that knows library versions, and which base classes exist."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from .errors import MissingExtraError
+
+
+def has_optimum_onnx() -> bool:
+    """Whether ``optimum-onnx`` is installed."""
+    return importlib.util.find_spec("optimum.onnxruntime") is not None
+
+
+def model_base(name: str) -> type:
+    """Returns optimum's model class called `name`, or `OptimizedModel` where ``optimum-onnx`` is not installed."""
+    if has_optimum_onnx():
+        return getattr(importlib.import_module("optimum.onnxruntime"), name)  # type: ignore[no-any-return]
+    return importlib.import_module("optimum.modeling_base").OptimizedModel  # type: ignore[no-any-return]
+
+
+def pipeline_base(name: str) -> type:
+    """Returns transformers' pipeline class called `name`, or ours where this transformers has dropped it."""
+    pipelines = importlib.import_module("transformers.pipelines")
+    if hasattr(pipelines, name):
+        return getattr(pipelines, name)  # type: ignore[no-any-return]
+    from .pipelines import question_answering
+
+    return getattr(question_answering, name)  # type: ignore[no-any-return]
+
+
+def register_with_auto_class(auto_name: str, model_class: type) -> None:
+    """Makes transformers' own `pipeline()` know `model_class`, under a key that no PyTorch model uses.
+
+    Without it `pipeline()` accepts the model all the same, but logs an error with every model name it knows.
+    """
+    import transformers
+
+    auto_class = getattr(transformers, auto_name)
+    auto_class.register(transformers.AutoConfig, model_class, exist_ok=True)
+
+
+def repo_errors() -> tuple[type[Exception], ...]:
+    """The errors by which the Hub's client says that a repo id is malformed, unknown, private or not in the cache."""
+    from huggingface_hub import errors
+
+    names = ("HFValidationError", "RepositoryNotFoundError", "RevisionNotFoundError", "LocalEntryNotFoundError")
+    return tuple(getattr(errors, name) for name in names)
+
+
+def connection_errors() -> tuple[type[Exception], ...]:
+    """The errors by which the Hub's client says that the Hub cannot be reached."""
+    found: list[type[Exception]] = [ConnectionError, TimeoutError]
+    for library, error in (("requests", "RequestException"), ("httpx", "TransportError"), ("httpx2", "TransportError")):
+        if importlib.util.find_spec(library):
+            found.append(getattr(importlib.import_module(library), error))
+    return tuple(found)
+
+
+def require_extra(module: str, extra: str) -> Any:
+    """Returns the imported `module`.
+
+    Raises:
+        MissingExtraError: It is not installed; the message is the pip command of the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f'{module} is not installed. It comes with: pip install "optimum-fixedshape[{extra}]"', extra=extra
+        ) from error

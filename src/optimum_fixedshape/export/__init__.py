@@ -1,0 +1,1 @@
+"""PyTorch models: writing them as ONNX graphs whose shapes are baked in."""

@@ -1,0 +1,1 @@
+"""Models: optimum's classes, whose graphs may have any shape baked in."""

@@ -1,0 +1,1 @@
+"""Pipelines: items become batches, and batches become answers."""

@@ -1,0 +1,1 @@
+"""Processors: the user's own tokenizer class, told what the graph takes."""

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,12 @@ from torch.utils.data import Dataset
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from optimum_fixedshape.errors import FixedShapeError, InputTooLongError, ProcessorError
-from optimum_fixedshape.pipelines.question_answering import Example, QuestionAnsweringPipeline, find_spans
+from optimum_fixedshape.pipelines.question_answering import (
+    Example,
+    QuestionAnsweringPipeline,
+    QuestionTooLongError,
+    find_spans,
+)
 
 Reference = getattr(transformers, "QuestionAnsweringPipeline", None)
 GOLDEN = Path(__file__).parent / "data" / "question_answering.json"
@@ -118,6 +124,15 @@ def load_model(kind: str, **config: Any) -> torch.nn.Module:
 @functools.cache
 def load_pipeline(cls: type, kind: str, **config: Any):
     return cls(model=load_model(kind, **config), tokenizer=load_tokenizer(kind), task="question-answering", device=-1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Matrices this small only wait for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Rows(Dataset):
@@ -311,7 +326,9 @@ def test_errors_are_those_of_transformers_4(name):
             call(load_pipeline(cls, "bert"))
 
 
-words = st.sampled_from(["the", "lamp", "Lamp", "ships", "1874", "灯塔", "[CLS]", "[SEP]", "[PAD]", "<s>", "<pad>", "é", "."])
+words = st.sampled_from(
+    ["the", "lamp", "Lamp", "ships", "1874", "灯塔", "[CLS]", "[SEP]", "[PAD]", "<s>", "<pad>", "é", "."]
+)
 texts = st.one_of(
     st.lists(words, max_size=60).map(" ".join), st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 )
@@ -339,10 +356,17 @@ def test_random_texts_get_the_answers_of_transformers(kind, rows, parameters):
     try:
         theirs = list(load_pipeline(Reference, kind)(stream(rows), **parameters))
     except BaseException as error:  # tokenizers' panics are no Exceptions
-        if isinstance(error, KeyboardInterrupt):
+        if not re.search("stride|Sequence to truncate too short|out of bounds", str(error)):
             raise
-        return
-    assert_same(list(load_pipeline(QuestionAnsweringPipeline, kind)(stream(rows), **parameters)), theirs)
+        theirs = None
+    try:
+        ours = list(load_pipeline(QuestionAnsweringPipeline, kind)(stream(rows), **parameters))
+    except ValueError as error:
+        assert theirs is None
+        assert isinstance(error, QuestionTooLongError) or "larger than `max_seq_len`" in str(error)
+    else:
+        if theirs is not None:
+            assert_same(ours, theirs)
 
 
 @needs_reference
@@ -364,7 +388,10 @@ def test_overlap_shrinks_to_the_room_that_a_question_leaves(kind):
         same = list(pipe.preprocess({"question": QUESTION, "context": LONG}, max_seq_len=size, doc_stride=room - 1))
         assert [w["input_ids"].tolist() for w in windows] == [w["input_ids"].tolist() for w in same]
         assert max(w["input_ids"].shape[1] for w in windows) == size
-        assert pipe(question=QUESTION, context=LONG, max_seq_len=size, doc_stride=size)["answer"]
+        assert_same(
+            pipe(question=QUESTION, context=LONG, max_seq_len=size, doc_stride=size),
+            pipe(question=QUESTION, context=LONG, max_seq_len=size, doc_stride=room - 1),
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -378,7 +405,8 @@ def test_a_question_that_fills_the_window_is_named(kind, room):
         pipe(question=QUESTION, context=SHORT, max_seq_len=size)
     assert isinstance(caught.value, InputTooLongError)
     assert (caught.value.size, caught.value.limit) == (length, length + room - 1)
-    assert pipe(question=QUESTION, context=SHORT)["answer"]  # a failed call leaves the pipeline usable
+    # A failed call leaves the pipeline usable.
+    assert_same(pipe(question=QUESTION, context=SHORT), read_golden()["answers"][f"{kind}|short|{{}}"])
 
 
 @pytest.mark.parametrize("tokenizer", [ByT5Tokenizer(), None], ids=["slow", "none"])
@@ -460,7 +488,9 @@ def test_spans_are_the_best_of_all_that_are_allowed(seed, tokens, max_answer_len
     expected = sorted(scores.values(), reverse=True)[:count]
     found = [score for score in spans.scores if score > 0]
     assert np.allclose(found, expected, rtol=1e-4)
-    assert all(np.isclose(scores[a, b], s, rtol=1e-4) for a, b, s in zip(spans.firsts, spans.lasts, found, strict=False))
+    assert all(
+        np.isclose(scores[a, b], s, rtol=1e-4) for a, b, s in zip(spans.firsts, spans.lasts, found, strict=False)
+    )
 
 
 if __name__ == "__main__":

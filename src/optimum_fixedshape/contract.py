@@ -207,7 +207,8 @@ class ShapeContract:
 
         def pin(spec: TensorSpec) -> TensorSpec:
             axes = spec.axes and tuple(
-                replace(a, size=sizes[a.role]) if a.size is None and a.role and a.role in sizes else a for a in spec.axes
+                replace(a, size=sizes[a.role]) if a.size is None and a.role and a.role in sizes else a
+                for a in spec.axes
             )
             return replace(spec, axes=axes)
 

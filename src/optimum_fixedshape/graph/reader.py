@@ -29,7 +29,7 @@ _LONGEST_METADATA = 4 * 1024 * 1024  # text recognizers keep their character tab
 _MOST_AXES = 64  # NumPy's own limit
 _MOST_ELEMENTS = 2**34
 _DEEPEST_TYPE = 16
-_BUDGET, _FIELD_COST, _MESSAGE_COST = 2**25, 16, 64  # 2 million fields, or 32 MiB of text
+_BUDGET, _FIELD_COST, _MESSAGE_COST = 2**25, 16, 128  # 2 million fields, 230,000 messages, or 32 MiB of text
 
 _GIT_LFS = b"version https://git-lfs"
 
@@ -328,27 +328,27 @@ def _is_beside(file: str) -> bool:
 
 def _read_value(header: _Header, within: _Span) -> TensorSpec:
     value = dict(header.fields(within, _VALUE))
-    spec = _read_type(header, value["type"]) if "type" in value else TensorSpec("", _UNDEFINED, None)
-    return replace(spec, name=value.get("name", ""))
+    name = value.get("name", "")
+    return _read_type(header, value["type"], name) if "type" in value else TensorSpec(name, _UNDEFINED, None)
 
 
-def _read_type(header: _Header, within: _Span, *, depth: int = 1) -> TensorSpec:
+def _read_type(header: _Header, within: _Span, name: str = "", *, depth: int = 1) -> TensorSpec:
     if depth > _DEEPEST_TYPE:
         raise header.invalid(within.start, f"types nested at most {_DEEPEST_TYPE} deep", "a deeper one")
     alternatives = list(header.fields(within, _TYPE))
     if not alternatives:
-        return TensorSpec("", _UNDEFINED, None)
+        return TensorSpec(name, _UNDEFINED, None)
     kind, span = alternatives[-1]  # they are one `oneof`, where the last one counts
     members = dict(header.fields(span, _TYPES[kind]))
     if kind == "tensor":
         axes = _read_axes(header, members["shape"]) if "shape" in members else None
-        return TensorSpec("", members.get("elem_type", _UNDEFINED), axes)
+        return TensorSpec(name, members.get("elem_type", _UNDEFINED), axes)
     described = []
-    for name, _ in _TYPES[kind].values():
-        member = members.get(name, _UNDEFINED)
+    for part, _ in _TYPES[kind].values():
+        member = members.get(part, _UNDEFINED)
         nested = isinstance(member, _Span)
         described.append(_read_type(header, member, depth=depth + 1).dtype if nested else member)
-    return TensorSpec("", f"{kind}({', '.join(described)})", None)
+    return TensorSpec(name, f"{kind}({', '.join(described)})", None)
 
 
 def _read_axes(header: _Header, within: _Span) -> tuple[Axis, ...]:

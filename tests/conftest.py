@@ -1,0 +1,48 @@
+"""Fixtures that every test shares: originals and what was exported from them, made once for the whole run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the Hub; tests/hub.py speaks its protocol instead
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from filelock import FileLock
+
+from optimum_fixedshape import export_model
+
+from . import tiny
+
+LADDER = {"batch_size": 2, "sequence_length": [8, 16]}
+
+torch.set_num_threads(1)
+
+Exported = Callable[..., tiny.Pair]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Exported:
+    """Returns ``exported(task, architecture="bert", shapes=LADDER) -> Pair``; each is exported once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base if worker_id == "master" else base.parent) / "exported"
+
+    def export(task: str, architecture: str = "bert", shapes: Mapping[str, Any] = LADDER) -> tiny.Pair:
+        key = hashlib.sha256(json.dumps([task, architecture, shapes]).encode()).hexdigest()[:12]
+        folder = root / f"{architecture}-{task}-{key}"
+        original = tiny.original(architecture, task)
+        words = tiny.tokenizer(tiny.kind_of_tokenizer(architecture))
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "fixedshape_config.json").is_file():
+                export_model(original, folder, task=task, shapes=shapes, tokenizer=words, progress=False)
+        return tiny.Pair(original, words, Path(folder), task)
+
+    return export

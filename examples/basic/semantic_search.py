@@ -22,24 +22,20 @@ import numpy as np
 import onnxruntime
 import torch
 import transformers
-from optimum.modeling_base import OptimizedModel
 
 from optimum_fixedshape import AutoTokenizer, ORTModelForFeatureExtraction, export_model, pipeline
 
 HERE = Path(__file__).parent
-QUERIES = [
-    "why did my loaf come out flat?",
-    "how do insects survive the winter together?",
-    "what should I do when someone faints?",
-]
+QUERIES = ["why did my loaf come out flat?", "why is the wifi so bad upstairs?", "how can I stop owing so much?"]
 ROUNDS = 3
 
 
-class BareGraph(OptimizedModel):
+class BareGraph(torch.nn.Module):
     """A graph as stock code runs it: whatever the tokenizer gives goes straight into the session."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(model=None, config=transformers.AutoConfig.from_pretrained(folder))
+        super().__init__()
+        self.config = transformers.AutoConfig.from_pretrained(folder)
         self.session = onnxruntime.InferenceSession(folder / "model.onnx")
         self.device = torch.device("cpu")
 

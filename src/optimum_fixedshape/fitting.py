@@ -7,7 +7,7 @@ no slot ever sees an empty mask; tokens by the fill value of their input.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ _REPEATED = frozenset({BATCH, "num_choices"})
 _PADDED = frozenset({SEQUENCE})
 FILLED = _REPEATED | _PADDED
 """Roles whose axes may be smaller than the graph's; every other fixed axis must match exactly."""
+
+_UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -66,24 +68,27 @@ class Feed(NamedTuple):
 
 
 def prepare(arrays: Mapping[str, Any], contract: ShapeContract) -> tuple[Arrays, dict[str, int]]:
-    """Returns the graph's inputs as arrays of its dtypes, with what can be made from the others, and their sizes.
+    """Returns the graph's inputs as arrays of its dtypes, with what the caller left out, and their sizes.
 
-    A missing ``attention_mask`` means that every token is real, missing ``token_type_ids`` are 0, and missing
-    ``position_ids`` count the real tokens. Names that the graph does not take are left out.
+    What is left out is what transformers' models make of it: every token is real in a missing ``attention_mask``,
+    missing ``token_type_ids`` are 0, missing ``position_ids`` count from 0. One row goes with any number of rows of the
+    other inputs, as in PyTorch. Names that the graph does not take are left out.
 
     Args:
-        arrays: Input name to an array of any rows and any length, all in step with each other.
+        arrays: Input name to an array, or nested lists, of any rows and any length, all in step with each other.
         contract: Any rung of the ladder: only names, dtypes, roles and the axes that cannot be filled matter.
 
     Raises:
         MissingInputError: An input is missing and cannot be made.
         ShapeMismatchError: A rank, a dtype or an axis contradicts the graph or another input.
     """
-    ready = {spec.name: _cast(np.asarray(arrays[spec.name]), spec) for spec in contract.inputs if spec.name in arrays}
-    sizes = _sizes(ready, contract)
-    for spec in contract.inputs:
-        if spec.name not in ready:
-            ready[spec.name] = _made(spec, ready, sizes, given=tuple(arrays))
+    given = {spec.name: _cast(_array(arrays[spec.name], spec), spec) for spec in contract.inputs if spec.name in arrays}
+    given = _broadcast(given, contract)
+    sizes = _sizes(given, contract)
+    ready = {
+        spec.name: given[spec.name] if spec.name in given else _made(spec, sizes, given=tuple(arrays))
+        for spec in contract.inputs
+    }
     return ready, sizes
 
 
@@ -96,25 +101,28 @@ def fit(arrays: Mapping[str, Array], rung: ShapeContract, fill: Fill) -> Iterato
         fill: What stands in the padded places.
     """
     padded = {spec.name: _padded(arrays[spec.name], spec, fill) for spec in rung.inputs}
-    rows = max((len(a) for s in rung.inputs if s.axis_of(BATCH) == 0 for a in [padded[s.name]]), default=1)
+    rows = next((padded[spec.name].shape[axis] for spec, axis in _batched(rung.inputs)), 1)
     batch = rung.batch_size or rows
     for start in range(0, rows, batch):
-        yield Feed({spec.name: _slot(padded[spec.name], spec, start, batch) for spec in rung.inputs}, min(batch, rows - start))
+        feed = {spec.name: _slot(padded[spec.name], spec, start, batch) for spec in rung.inputs}
+        yield Feed(feed, min(batch, rows - start))
 
 
-def collate(items: Sequence[Mapping[str, Array]], contract: ShapeContract, sizes: Mapping[str, int], fill: Fill) -> Arrays:
+def collate(
+    items: Sequence[Mapping[str, Array]], contract: ShapeContract, sizes: Mapping[str, int], fill: Fill
+) -> Arrays:
     """Returns the rows of several items in one set of arrays, each item padded to `sizes` first.
 
     Args:
         items: What `prepare` returned for each of them.
-        contract: Names and roles.
+        contract: Names and roles. Every input has a batch axis.
         sizes: The size of every filled role but the rows.
         fill: What stands in the padded places.
     """
     target = {role: size for role, size in sizes.items() if role != BATCH}
     return {
-        spec.name: np.concatenate([_padded(item[spec.name], spec, fill, target) for item in items])
-        for spec in contract.inputs
+        spec.name: np.concatenate([_padded(item[spec.name], spec, fill, target) for item in items], axis)
+        for spec, axis in _batched(contract.inputs)
     }
 
 
@@ -132,21 +140,23 @@ def join(pieces: Sequence[Sequence[Array]], rows: Sequence[int], rung: ShapeCont
     joined = []
     for index, spec in enumerate(rung.outputs):
         parts = [piece[index] for piece in pieces]
-        if spec.axis_of(BATCH) == 0:
-            parts = [part[:real] for part, real in zip(parts, rows, strict=True)]
-            joined.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
-        elif all(np.array_equal(parts[0], part, equal_nan=part.dtype.kind == "f") for part in parts[1:]):
+        axis = spec.axis_of(BATCH)
+        if axis is not None:
+            parts = [_rows(part, axis, 0, real) for part, real in zip(parts, rows, strict=True)]
+            joined.append(parts[0] if len(parts) == 1 else np.concatenate(parts, axis))
+        elif all(_is_same(parts[0], part) for part in parts[1:]):
             joined.append(parts[0])
         else:
             raise ShapeMismatchError(
                 f"Output {spec} has no axis known as the batch, and its value differs between the {len(parts)} runs "
-                f"that these rows need. Pass at most {rung.batch_size} rows, or name its axes with roles=."
+                f"that these rows need. Pass at most {rung.batch_size} rows, or say what its axes are: "
+                f"from_pretrained(..., roles={{{spec.name!r}: [...]}})."
             )
     return joined
 
 
 def cut(outputs: Sequence[Array], rung: ShapeContract, start: int, sizes: Mapping[str, int]) -> list[Array]:
-    """Returns one item's share of joined outputs: its rows, and every axis that follows an input cut to the item's size.
+    """Returns one item's share of joined outputs: its rows, and each axis that follows an input cut to the item's size.
 
     Args:
         outputs: What `join` returned.
@@ -154,25 +164,45 @@ def cut(outputs: Sequence[Array], rung: ShapeContract, start: int, sizes: Mappin
         start: The item's first row.
         sizes: The item's own sizes, as `prepare` returned them.
     """
-    shares = []
-    for array, spec in zip(outputs, rung.outputs, strict=True):
-        index = []
-        for role, length in zip(spec.roles(), array.shape, strict=True) if spec.axes else ():
-            size = sizes.get(role or "", length)
-            index.append(slice(start, start + size) if role == BATCH else slice(0, min(size, length)))
-        share = array[tuple(index)]
-        shares.append(share if share.shape == array.shape else share.copy())
-    return shares
+    return [_cut(array, spec, start, sizes) for array, spec in zip(outputs, rung.outputs, strict=True)]
+
+
+def _array(value: Any, spec: TensorSpec) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        mismatch = Mismatch(spec.name, None, "rows of one length", "rows of different lengths")
+        raise ShapeMismatchError(f"{mismatch}. Pad them first.", mismatches=(mismatch,)) from error
 
 
 def _cast(array: Array, spec: TensorSpec) -> Array:
-    wanted = np.dtype(spec.dtype)
-    if array.dtype == wanted:
+    if spec.dtype not in np.sctypeDict or array.dtype == spec.dtype:
         return array
-    if np.can_cast(array.dtype, wanted, "same_kind") or (array.dtype.kind in "iub" and wanted.kind in "iubf"):
+    wanted = np.dtype(spec.dtype)
+    is_exact = array.dtype.kind in "iub" and wanted.kind in "iubf"
+    if is_exact or not array.size or np.can_cast(array.dtype, wanted, "same_kind"):
         return array.astype(wanted)
     mismatch = Mismatch(spec.name, None, spec.dtype, str(array.dtype))
     raise ShapeMismatchError(f"{mismatch}. The values would change; convert them first.", mismatches=(mismatch,))
+
+
+def _batched(specs: Iterable[TensorSpec]) -> Iterator[tuple[TensorSpec, int]]:
+    return ((spec, axis) for spec in specs if (axis := spec.axis_of(BATCH)) is not None)
+
+
+def _rows(array: Array, axis: int, start: int, stop: int) -> Array:
+    return array[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def _broadcast(arrays: Arrays, contract: ShapeContract) -> Arrays:
+    axes = {
+        spec.name: axis
+        for spec, axis in _batched(contract.inputs)
+        if spec.name in arrays and arrays[spec.name].ndim == len(spec.axes or ())
+    }
+    rows = max((arrays[name].shape[axis] for name, axis in axes.items()), default=1)
+    single = {name: axis for name, axis in axes.items() if arrays[name].shape[axis] == 1 < rows}
+    return arrays | {name: np.repeat(arrays[name], rows, axis) for name, axis in single.items()}
 
 
 def _sizes(arrays: Mapping[str, Array], contract: ShapeContract) -> dict[str, int]:
@@ -189,25 +219,37 @@ def _sizes(arrays: Mapping[str, Array], contract: ShapeContract) -> dict[str, in
             if axis.role in FILLED:
                 if sizes.setdefault(axis.role or "", size) != size:
                     wrong.append(Mismatch(spec.name, i, f"{axis.role} {sizes[axis.role or '']}", str(size)))
+                elif not size and axis.role != BATCH and sizes.get(BATCH):
+                    wrong.append(Mismatch(spec.name, i, f"{axis.role} 1 or more", "0"))
             elif axis.size is not None and axis.size != size:
                 wrong.append(Mismatch(spec.name, i, str(axis.size), str(size)))
     if wrong:
-        raise ShapeMismatchError("The arrays do not fit the graph: " + "; ".join(map(str, wrong)), mismatches=tuple(wrong))
+        what = "; ".join(map(str, wrong))
+        raise ShapeMismatchError(f"The arrays do not fit the graph: {what}", mismatches=tuple(wrong))
     return sizes
 
 
-def _made(spec: TensorSpec, ready: Mapping[str, Array], sizes: Mapping[str, int], *, given: Iterable[str]) -> Array:
-    shape = tuple(sizes.get(axis.role or "", axis.size) for axis in spec.axes or ())
-    if not sizes or None in shape or spec.name not in {"attention_mask", "token_type_ids", "position_ids"}:
-        raise MissingInputError(
-            f"The graph needs the input {spec}, and it cannot be made from what came: {', '.join(given) or 'nothing'}.",
-            missing=(spec.name,),
-            given=tuple(given),
-        )
-    if spec.name == "token_type_ids":
-        return np.zeros(shape, spec.dtype)  # type: ignore[arg-type]
-    mask = ready.get("attention_mask", np.ones(shape, spec.dtype))  # type: ignore[arg-type]
-    return mask if spec.name == "attention_mask" else np.maximum(mask.cumsum(-1) - 1, 0).astype(spec.dtype)
+def _counted(shape: Sequence[int], dtype: str) -> Array:
+    return np.broadcast_to(np.arange(shape[-1], dtype=dtype), shape)
+
+
+_MADE: Mapping[str, Callable[[Any, str], Array]] = {
+    "attention_mask": np.ones,
+    "token_type_ids": np.zeros,
+    "position_ids": _counted,
+}
+
+
+def _made(spec: TensorSpec, sizes: Mapping[str, int], *, given: Sequence[str]) -> Array:
+    shape = [sizes.get(axis.role or "", axis.size or _UNKNOWN) for axis in spec.axes or ()]
+    make = _MADE.get(spec.name)
+    if make and sizes and _UNKNOWN not in shape:
+        return make(shape, spec.dtype)
+    raise MissingInputError(
+        f"The graph needs the input {spec}, and it cannot be made from what came: {', '.join(given) or 'nothing'}.",
+        missing=(spec.name,),
+        given=tuple(given),
+    )
 
 
 def _padded(array: Array, spec: TensorSpec, fill: Fill, sizes: Mapping[str, int] | None = None) -> Array:
@@ -228,7 +270,25 @@ def _padded(array: Array, spec: TensorSpec, fill: Fill, sizes: Mapping[str, int]
 
 
 def _slot(array: Array, spec: TensorSpec, start: int, batch: int) -> Array:
-    if spec.axis_of(BATCH) != 0:
+    axis = spec.axis_of(BATCH)
+    if axis is None:
         return array
-    part = array[start : start + batch]
-    return part if len(part) == batch else np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
+    part = _rows(array, axis, start, start + batch)
+    missing = batch - part.shape[axis]
+    return np.concatenate([part, np.repeat(part.take([-1], axis), missing, axis)], axis) if missing else part
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    is_number = isinstance(one, np.ndarray) and one.dtype.kind == "f"
+    return bool(np.array_equal(one, other, equal_nan=is_number))
+
+
+def _cut(array: Array, spec: TensorSpec, start: int, sizes: Mapping[str, int]) -> Array:
+    if spec.axes is None:
+        return array
+    index = []
+    for role, length in zip(spec.roles(), array.shape, strict=True):
+        size = sizes.get(role or "", length)
+        index.append(slice(start, start + size) if role == BATCH else slice(0, min(size, length)))
+    share = array[tuple(index)]
+    return share if share.shape == array.shape else share.copy()

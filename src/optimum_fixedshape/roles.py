@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from .contract import BATCH, SEQUENCE, Axis, TensorSpec
+from .contract import BATCH, SEQUENCE, Axis, ShapeContract, TensorSpec
 from .errors import ShapeMismatchError
 
 Roles = tuple[str | None, ...]
@@ -37,7 +38,7 @@ OUTPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
     "token_embeddings": ((BATCH, SEQUENCE, None),),
     "hidden_states": ((BATCH, SEQUENCE, None),),
     "attentions": ((BATCH, None, SEQUENCE, SEQUENCE),),
-    "logits": ((BATCH, None), (BATCH, SEQUENCE, None)),
+    "logits": ((BATCH, "num_choices"), (BATCH, SEQUENCE, None)),
     "start_logits": (_ROW,),
     "end_logits": (_ROW,),
     "pooler_output": ((BATCH, None),),
@@ -73,6 +74,42 @@ def with_output_roles(
         if axis.symbol and axis.role:
             symbols.setdefault(axis.symbol, axis.role)
     return [_output(spec, symbols, sizes, overrides) for spec in specs]
+
+
+def with_shown_outputs(contract: ShapeContract, feed: Mapping[str, Any], outputs: Sequence[Any]) -> ShapeContract:
+    """Returns `contract` with a role on each output axis that only a run could tell.
+
+    These are the axes of which the graph states neither a size nor a symbol that it shares with an input.
+
+    Args:
+        contract: The graph that ran.
+        feed: The arrays that it ran on.
+        outputs: What came out, in the graph's order.
+    """
+    if all(spec.axes is not None and not any(map(_is_open, spec.axes)) for spec in contract.outputs):
+        return contract
+    inputs = [_shown(spec, feed[spec.name]) for spec in contract.inputs]
+    shown = with_output_roles(map(_shown, contract.outputs, outputs), inputs, {})
+    return replace(contract, outputs=tuple(map(_told, contract.outputs, shown)))
+
+
+def _is_open(axis: Axis) -> bool:
+    return axis.size is None and axis.role is None
+
+
+def _shown(spec: TensorSpec, array: Any) -> TensorSpec:
+    shape = getattr(array, "shape", None)
+    if shape is None:  # a sequence or a map
+        return spec
+    roles = spec.roles() or (None,) * len(shape)
+    return replace(spec, axes=tuple(Axis(size, role=role) for size, role in zip(shape, roles, strict=True)))
+
+
+def _told(stated: TensorSpec, shown: TensorSpec) -> TensorSpec:
+    if stated.axes is None or shown.axes is None:
+        return shown
+    axes = zip(stated.axes, shown.axes, strict=True)
+    return replace(stated, axes=tuple(new if _is_open(old) else old for old, new in axes))
 
 
 def _with_roles(spec: TensorSpec, roles: Sequence[str | None], evidence: str) -> TensorSpec:

@@ -1,7 +1,8 @@
-"""onnxruntime sessions behind a ladder: any items in, each item's own outputs back."""
+"""Runs a ladder: any items in, each item's own outputs back."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,19 +13,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from .contract import BATCH, SEQUENCE, Axis, ShapeContract, ShapeLadder, TensorSpec
-from .errors import GraphNotFoundError, InputTooLongError, InvalidModelError
-from .fitting import FILLED, Array, Arrays, Fill, collate, cut, fit, join, prepare
-from .roles import with_input_roles, with_output_roles
+from .contract import BATCH, SEQUENCE, ShapeLadder
+from .errors import InputTooLongError
+from .fitting import FILLED, Arrays, Fill, collate, cut, fit, join, prepare
+from .roles import with_shown_outputs
+from .sessions import SessionPool, contract_of_session
 
-CPU = "CPUExecutionProvider"
+Target = tuple[tuple[str, int], ...]
 
-# Fixed shapes let onnxruntime fuse Add + LayerNormalization into a CPU kernel that is several times slower than both.
-_SLOW_ON_CPU = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]
-
-_SHAPE_WAYS_OUT = (
-    "Ways out: truncation=True or overflow='truncate' cuts it; overflow='window' runs overlapping windows and merges "
-    "them (for a processor or a pipeline); or export a larger rung, export_model(..., shapes={{{axis!r}: [..., {size}]}})."
+_CUTS = (
+    "truncation=True or overflow='truncate' cuts it; overflow='window' runs overlapping windows and merges them "
+    "(for a processor or a pipeline); or "
 )
 
 
@@ -60,49 +59,37 @@ class Runtime:
         ladder: The rungs. A rung whose contract was pinned from a dynamic graph runs that graph at the rung's sizes.
         graphs: The file of each rung, in the ladder's order.
         fill: What stands in the padded places.
-        providers: Execution providers in order of preference.
-        provider_options: One mapping for each provider.
-        session_options: Passed on to every session.
+        pool: Opens the sessions; by default on the CPU.
     """
 
     def __init__(
-        self,
-        ladder: ShapeLadder,
-        graphs: Sequence[Path],
-        *,
-        fill: Fill,
-        providers: Sequence[str] = (CPU,),
-        provider_options: Sequence[Mapping[str, Any]] | None = None,
-        session_options: ort.SessionOptions | None = None,
+        self, ladder: ShapeLadder, graphs: Sequence[Path], *, fill: Fill, pool: SessionPool | None = None
     ) -> None:
         self.ladder = ladder
         self.graphs = tuple(graphs)
         self.fill = fill
-        self.providers = checked_providers(providers)
-        self.provider_options = [dict(options) for options in provider_options or [{}] * len(self.providers)]
-        self.session_options = session_options
-        self._reset()
+        self.pool = pool or SessionPool()
+        self._start()
 
     @classmethod
-    def of_session(cls, session: ort.InferenceSession, fill: Fill) -> Runtime:
+    def of_session(cls, session: ort.InferenceSession, *, fill: Fill) -> Runtime:
         """Returns a runtime around one session that is open already."""
         contract = contract_of_session(session)
-        runtime = cls(ShapeLadder((contract,)), (contract.path or Path(),), fill=fill, providers=session.get_providers())
-        runtime._sessions[runtime.graphs[0], ()] = session
-        return runtime
+        path = contract.path or Path()
+        pool = SessionPool(session.get_providers())
+        pool.add(path, session)
+        return cls(ShapeLadder((contract,)), [path], fill=fill, pool=pool)
 
-    def _reset(self) -> None:
+    def _start(self) -> None:
         self._lock = threading.Lock()
-        self._sessions: dict[tuple[Path, tuple[tuple[str, int], ...]], ort.InferenceSession] = {}
         self._counts: dict[int, _Count] = defaultdict(_Count)
 
     def __getstate__(self) -> dict[str, Any]:
-        hidden = {"_lock", "_sessions", "_counts", "session_options"}
-        return {key: value for key, value in self.__dict__.items() if key not in hidden}
+        return {"ladder": self.ladder, "graphs": self.graphs, "fill": self.fill, "pool": self.pool}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, session_options=None)
-        self._reset()
+        self.__dict__.update(state)
+        self._start()
 
     def run(self, items: Sequence[Mapping[str, Any]]) -> list[Arrays]:
         """Returns the outputs of each item, in order, with the item's own rows and lengths.
@@ -114,11 +101,12 @@ class Runtime:
             MissingInputError, ShapeMismatchError: See `fitting.prepare`.
         """
         prepared = [prepare(item, self.ladder.largest) for item in items]
-        groups: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+        groups: dict[Target, list[int]] = defaultdict(list)
+        largest = self.ladder.largest
+        shares_runs = all(spec.axis_of(BATCH) is not None for spec in (*largest.inputs, *largest.outputs))
         for index, (_, sizes) in enumerate(prepared):
             target = self._target(sizes, index if len(items) > 1 else None)
-            # Without a batch axis two items cannot share a run: the index keeps their groups apart.
-            groups[target if BATCH in sizes else (*target, ("", index))].append(index)
+            groups[target if shares_runs else (*target, ("", index))].append(index)
         results: list[Arrays] = [{}] * len(items)
         for target, members in groups.items():
             outputs = self._run_group([prepared[i] for i in members], dict(target))
@@ -126,7 +114,7 @@ class Runtime:
                 results[index] = output
         return results
 
-    def _target(self, sizes: Mapping[str, int], index: int | None) -> tuple[tuple[str, int], ...]:
+    def _target(self, sizes: Mapping[str, int], index: int | None) -> Target:
         """The sizes that an item is padded to: the rung's where they are fixed, else its own."""
         check_length(sizes, self.ladder, index)
         rung = self.ladder.rungs[self.ladder.choose(max(sizes.get(BATCH, 1), 1), sizes)]
@@ -136,14 +124,18 @@ class Runtime:
         rows = sum(sizes.get(BATCH, 1) for _, sizes in items)
         index = self.ladder.choose(max(rows, 1), target)
         rung = self.ladder.rungs[index]
-        arrays = items[0][0] if len(items) == 1 else collate([a for a, _ in items], self.ladder.largest, target, self.fill)
+        arrays = items[0][0]
+        if len(items) > 1:
+            arrays = collate([arrays for arrays, _ in items], rung, target, self.fill)
         if not rows:
-            arrays = {spec.name: _stand_in(array, spec) for spec, array in zip(rung.inputs, arrays.values(), strict=True)}
+            # The outputs' shapes can only be had from a run, so ones stand in for the rows that are not there.
+            arrays = {name: np.ones([size or 1 for size in array.shape], array.dtype) for name, array in arrays.items()}
         session = self.session(index)
         feeds = list(fit(arrays, rung, self.fill))
         pieces = [session.run(None, feed.arrays) for feed in feeds]
+        rung = with_shown_outputs(rung, feeds[0].arrays, pieces[0])
         outputs = join(pieces, [feed.rows for feed in feeds], rung)
-        self._count(index, len(feeds), items, target)
+        self._count(index, len(feeds), [sizes for _, sizes in items], target)
         shares, start = [], 0
         for _, sizes in items:
             shares.append(dict(zip(rung.output_names, cut(outputs, rung, start, sizes), strict=True)))
@@ -151,52 +143,19 @@ class Runtime:
         return shares
 
     def session(self, index: int) -> ort.InferenceSession:
-        """Returns the session of a rung, opened when it is first asked for.
+        """Returns the session of a rung; see `SessionPool.get`."""
+        return self.pool.get(self.graphs[index], self.ladder.rungs[index])
 
-        Raises:
-            GraphNotFoundError: A weights file of the graph is missing.
-            InvalidModelError: onnxruntime refuses the graph.
-        """
-        rung, path = self.ladder.rungs[index], self.graphs[index]
-        pins = () if self.providers[0] == CPU else _pins(rung)
-        with self._lock:
-            if (path, pins) not in self._sessions:
-                self._sessions[path, pins] = self._open(path, rung, pins)
-            return self._sessions[path, pins]
-
-    def _open(self, path: Path, rung: ShapeContract, pins: Sequence[tuple[str, int]]) -> ort.InferenceSession:
-        missing = tuple(name for name in rung.external_data if not (path.parent / name).is_file())
-        if missing:
-            raise GraphNotFoundError(
-                f"{path} keeps its weights in {', '.join(missing)}, and the folder {path.parent} does not have it.",
-                source=str(path),
-            )
-        options = self.session_options
-        if pins:
-            options = options or ort.SessionOptions()
-            for symbol, size in pins:
-                options.add_free_dimension_override_by_name(symbol, size)
-        try:
-            return ort.InferenceSession(
-                str(path),
-                sess_options=options,
-                providers=self.providers,
-                provider_options=self.provider_options,
-                disabled_optimizers=_SLOW_ON_CPU if self.providers[0] == CPU else None,
-            )
-        except Exception as error:  # onnxruntime's errors share no public base class
-            raise InvalidModelError(f"onnxruntime cannot open {path}: {error}", path=str(path)) from error
-
-    def _count(self, index: int, runs: int, items: Sequence[tuple[Arrays, dict[str, int]]], target: dict[str, int]) -> None:
+    def _count(self, index: int, runs: int, items: Sequence[Mapping[str, int]], target: Mapping[str, int]) -> None:
         rung = self.ladder.rungs[index]
-        rows = sum(sizes.get(BATCH, 1) for _, sizes in items)
-        length = rung.sizes.get(SEQUENCE) or target.get(SEQUENCE, 1)
+        rows = sum(sizes.get(BATCH, 1) for sizes in items)
+        row = math.prod(rung.sizes.get(role) or size for role, size in target.items() if role in FILLED)
         with self._lock:
             count = self._counts[index]
             count.runs += runs
             count.rows += rows
-            count.real += sum(sizes.get(BATCH, 1) * sizes.get(SEQUENCE, 1) for _, sizes in items)
-            count.computed += runs * (rung.batch_size or rows) * length
+            count.real += sum(math.prod(sizes.values()) for sizes in items)
+            count.computed += runs * (rung.batch_size or rows) * row
 
     @property
     def stats(self) -> tuple[RungStats, ...]:
@@ -222,58 +181,18 @@ def check_length(sizes: Mapping[str, int], ladder: ShapeLadder, index: int | Non
     """
     if ladder.holding(sizes):
         return
-    axis = next(role for role in sizes if role != BATCH and sizes[role] > (ladder.limit(role) or sizes[role]))
-    limit = ladder.limit(axis) or 0
-    rungs = sorted({rung.sizes[axis] or 0 for rung in ladder.rungs})
+    items = {role: size for role, size in sizes.items() if role != BATCH}
+    # Each axis alone may be in order where no rung holds them together.
+    axis = next((role for role, size in items.items() if size > (ladder.limit(role) or size)), max(items))
+    held = sorted({rung.sizes[axis] or 0 for rung in ladder.rungs})
+    wanted = ", ".join(f"{role} {size}" for role, size in items.items())
     who = "The item" if index is None else f"Item {index}"
     raise InputTooLongError(
-        f"{who} has {axis} {sizes[axis]}, and the largest rung holds {limit} (rungs: {', '.join(map(str, rungs))}). "
-        + _SHAPE_WAYS_OUT.format(axis=axis, size=sizes[axis]),
+        f"{who} has {wanted}, and the largest rung holds {axis} {held[-1]} (rungs: {', '.join(map(str, held))}). "
+        f"Ways out: {_CUTS if axis == SEQUENCE else ''}load or export a larger rung, "
+        f"shapes={{{axis!r}: [..., {items[axis]}]}}.",
         index=index,
-        size=sizes[axis],
-        limit=limit,
+        size=items[axis],
+        limit=held[-1],
         axis=axis,
     )
-
-
-def checked_providers(providers: Sequence[str]) -> list[str]:
-    """Returns `providers` as a list.
-
-    Raises:
-        ValueError: onnxruntime was built without one of them.
-    """
-    available = ort.get_available_providers()
-    if unknown := [name for name in providers if name not in available]:
-        raise ValueError(f"This onnxruntime has no {', '.join(unknown)}. It has: {', '.join(available)}.")
-    return list(providers)
-
-
-def contract_of_session(session: ort.InferenceSession) -> ShapeContract:
-    """Returns the contract of an open session, with the shapes that it reports, pinned or not."""
-    inputs = with_input_roles(map(_spec, session.get_inputs()), {})
-    path = getattr(session, "_model_path", None)
-    return ShapeContract(
-        inputs=tuple(inputs),
-        outputs=tuple(with_output_roles(map(_spec, session.get_outputs()), inputs, {})),
-        path=Path(path) if path else None,
-    )
-
-
-_ORT_TYPES = {"float": "float32", "double": "float64", "int": "int32"}
-
-
-def _spec(node: Any) -> TensorSpec:
-    dtype = node.type.removeprefix("tensor(").removesuffix(")")
-    axes = tuple(Axis(d) if isinstance(d, int) and d > 0 else Axis(None, d if isinstance(d, str) else None) for d in node.shape)
-    return TensorSpec(node.name, _ORT_TYPES.get(dtype, dtype), axes)
-
-
-def _pins(rung: ShapeContract) -> tuple[tuple[str, int], ...]:
-    axes = (axis for spec in rung.inputs for axis in spec.axes or ())
-    return tuple(sorted({(axis.symbol, axis.size) for axis in axes if axis.symbol and axis.size}))
-
-
-def _stand_in(array: Array, spec: TensorSpec) -> Array:
-    """One row of ones in place of no rows at all, so that the outputs' shapes can be had from a run."""
-    axis = spec.axis_of(BATCH)
-    return array if axis is None else np.ones([1 if i == axis else n for i, n in enumerate(array.shape)], array.dtype)

@@ -35,13 +35,12 @@ class Windows:
     owner: _Index
 
 
-def plan_windows(special_tokens: Sequence[int] | Array, limit: int, *, overlap: int | None = None) -> Windows:
-    """Returns the windows of a row.
+def plan_windows(special_tokens: Sequence[int] | Array, limit: int) -> Windows:
+    """Returns the windows of a row that is longer than `limit`; neighbours share half of a window's text.
 
     Args:
         special_tokens: ``(tokens,)``, 1 where the tokenizer added a special token.
         limit: Tokens of one window.
-        overlap: Tokens of text that neighbours share; half of a window's text by default.
 
     Raises:
         InputTooLongError: What every window must repeat leaves no room for the rest.
@@ -52,18 +51,17 @@ def plan_windows(special_tokens: Sequence[int] | Array, limit: int, *, overlap: 
     if room < 1:
         raise InputTooLongError(
             f"The row has {len(special)} tokens, of which every window must repeat {limit - room}, and a window holds "
-            f"{limit}. Shorten the shorter text of the pair, or export a larger rung.",
+            f"{limit}. Ways out: shorten the shorter text of a pair; or export a larger rung.",
             size=len(special),
             limit=limit,
             axis=SEQUENCE,
         )
-    overlap = min(room // 2 if overlap is None else overlap, room - 1)
-    starts = list(range(start, stop - room, room - overlap)) + [stop - room]
+    starts = np.array([*range(start, stop - room, room - room // 2), stop - room])
     before, after = np.arange(start), np.arange(stop, len(special))
     tokens = tuple(np.concatenate([before, np.arange(first, first + room), after]) for first in starts)
-    owner = np.zeros(len(special), np.intp)
-    owner[start:stop] = _owners(np.arange(start, stop), np.array(starts), room)
-    owner[stop:] = len(starts) - 1
+    # Windows are equally long, so a token is farthest from the edges of the one whose middle is nearest.
+    halfway = (starts[1:] + starts[:-1] + room - 1) / 2
+    owner = np.searchsorted(halfway, np.arange(len(special)))
     return Windows(len(special), tokens, owner)
 
 
@@ -89,15 +87,16 @@ def merge_windows(outputs: Sequence[Mapping[str, Array]], contract: ShapeContrac
     embeddings, are weighted by the tokens that each window answers for.
 
     Raises:
-        ShapeMismatchError: An output relates tokens to tokens, which no window can know.
+        ShapeMismatchError: An output relates tokens to tokens, which no window can know, or is no number to average.
     """
     weights = np.bincount(windows.owner, minlength=len(outputs)) / windows.length
     merged = {}
     for spec in contract.outputs:
         parts = [output[spec.name] for output in outputs]
         follows = spec.roles().count(SEQUENCE)
-        if follows > 1:
-            raise ShapeMismatchError(f"Output {spec} relates tokens to tokens and cannot be merged from windows.")
+        if follows > 1 or (not follows and parts[0].dtype.kind != "f"):
+            what = "relates tokens to tokens" if follows else "has no floating point numbers to average"
+            raise ShapeMismatchError(f"Output {spec} {what} and cannot be merged from windows.")
         if follows:
             merged[spec.name] = _stitched(parts, spec, windows)
         else:
@@ -113,16 +112,6 @@ def _longest_stretch(text: Array) -> tuple[int, int]:
         return len(text), len(text)
     longest = int(np.argmax(stretches[:, 1] - stretches[:, 0]))
     return int(stretches[longest, 0]), int(stretches[longest, 1])
-
-
-def _owners(places: _Index, starts: _Index, room: int) -> _Index:
-    """For each place the window in which it is farthest from an edge; the row's own ends are no edges."""
-    left = places[:, None] - starts[None, :]
-    right = room - 1 - left
-    covered = (left >= 0) & (right >= 0)
-    left[:, 0] = room
-    right[:, -1] = room
-    return np.where(covered, np.minimum(left, right), -1).argmax(1)
 
 
 def _stitched(parts: Sequence[Array], spec: TensorSpec, windows: Windows) -> Array:

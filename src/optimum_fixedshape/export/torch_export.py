@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from typing import Any
 
@@ -33,7 +34,7 @@ The exporter writes ``sdpa`` with 6 nodes more a layer (infinite masks, and a gu
 no faster; flash attention drops padded tokens, which no fixed shape can follow.
 """
 
-_CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "transformers")
+_CHATTY_PACKAGES = ("torch", "onnxscript", "onnx_ir", "transformers")
 
 
 def export_rung(
@@ -73,7 +74,7 @@ def export_rung(
             )
             exported = program.model_proto
     except Exception as error:  # the exporter raises errors of every kind
-        raise _export_error(model, shapes, cause=f"{type(error).__name__}: {_first_line(error)}") from error
+        raise _export_error(model, shapes, cause=_cause(error)) from error
     if loose := [value.name for value in exported.graph.output if not _is_fixed(value)]:
         raise _export_error(model, shapes, cause=f"the size of {', '.join(loose)} depends on the values of the inputs")
     return _signed(_stripped(exported), architecture=type(model).__name__)
@@ -120,17 +121,23 @@ def _attention(model: torch.nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in _chatty_loggers()}
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
+        # torch prints the whole graph it could not finish, beside raising an error that says why
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
+
+
+def _chatty_loggers() -> list[logging.Logger]:
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _CHATTY_PACKAGES]
+    loggers = map(logging.getLogger, known)
+    return [*map(logging.getLogger, _CHATTY_PACKAGES), *(logger for logger in loggers if logger.level)]
 
 
 def _is_fixed(value: onnx.ValueInfoProto) -> bool:
@@ -153,8 +160,11 @@ def _signed(model: onnx.ModelProto, *, architecture: str) -> onnx.ModelProto:
     return model
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+def _cause(error: BaseException) -> str:
+    while error.__cause__:
+        error = error.__cause__
+    lines = (line.strip(" .:") for line in str(error).splitlines())
+    return f"{type(error).__name__}: {next(filter(None, lines), 'no message')}"
 
 
 def _export_error(model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], *, cause: str) -> ExportError:

@@ -29,7 +29,7 @@ _LONGEST_METADATA = 4 * 1024 * 1024  # text recognizers keep their character tab
 _MOST_AXES = 64  # NumPy's own limit
 _MOST_ELEMENTS = 2**34
 _DEEPEST_TYPE = 16
-_BUDGET, _FIELD_COST, _MESSAGE_COST = 2**25, 16, 128  # 2 million fields, 230,000 messages, or 32 MiB of text
+_BUDGET, _FIELD_COST, _MESSAGE_COST = 2**25, 32, 96  # 1 million fields, 260,000 messages, or 32 MiB of text
 
 _GIT_LFS = b"version https://git-lfs"
 

@@ -7,24 +7,28 @@ changes here: items are prepared ahead, run together, and each is then handed it
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 from transformers.pipelines.base import ChunkPipeline
+from transformers.pipelines.pt_utils import PipelineIterator
 
 from ..contract import BATCH, SEQUENCE, ShapeContract
-from ..errors import ProcessorError, UnsupportedTaskError
+from ..errors import InputTooLongError, ProcessorError, UnsupportedTaskError
 from ..fitting import Arrays
 from ..models.base import FixedShapeMixin
 from ..processors.text import FixedShapeTokenizer, fix_tokenizer
 from ..tasks import Overflow, Task, find_task
-from ..windows import cut_windows, merge_windows, plan_windows
+from ..windows import Windows, cut_windows, merge_windows, plan_windows
 
 _LOOK_AHEAD_BATCHES = 16
 _LOOK_AHEAD_BYTES = 64 * 2**20
+Params = dict[str, Any]
 
 
 class FixedShapePipeline:
@@ -52,14 +56,8 @@ class FixedShapePipeline:
     ) -> None:
         row = find_task(self.fixed_task)
         _check_model(model, row)
-        if tokenizer is None:
-            raise ProcessorError(
-                f"The task {row.name} needs a tokenizer: pass tokenizer= or data_processor=.",
-                expected="a tokenizer",
-                given="nothing",
-            )
-        own = getattr(tokenizer, "overflow", "error") if isinstance(tokenizer, FixedShapeTokenizer) else "error"
-        self.overflow = overflow or (row.overflow if own == "error" else own)
+        _check_tokenizer(tokenizer, row)
+        self.overflow = overflow or _overflow_of(tokenizer) or row.overflow
         tokenizer = fix_tokenizer(tokenizer, model.ladder, overflow=self.overflow, exact_length=True)
         kwargs.setdefault("task", row.name)
         base: Any = super()
@@ -69,155 +67,199 @@ class FixedShapePipeline:
         """Accepts the model: `__init__` has checked it against our own table."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns what transformers' class returns; an empty list for an empty list."""
-        if args and isinstance(args[0], list) and not args[0]:
+        """Returns what transformers' class returns; an empty list for an empty list.
+
+        Raises:
+            InputTooLongError: An item is longer than the largest rung, and `overflow` is ``"error"``.
+        """
+        inputs = args[0] if args else kwargs.get("inputs", kwargs.get("sequences"))
+        if isinstance(inputs, list) and not inputs:
             return []
         base: Any = super()
-        return base.__call__(*(_as_transformers_takes_it(arg) for arg in args), **kwargs)
+        known = {name: _as_transformers_takes_it(value) for name, value in kwargs.items()}
+        return base.__call__(*map(_as_transformers_takes_it, args), **known)
 
     def get_iterator(
         self,
         inputs: Any,
         num_workers: int,
         batch_size: int,
-        preprocess_params: dict[str, Any],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
-    ) -> Answers:
+        preprocess_params: Params,
+        forward_params: Params,
+        postprocess_params: Params,
+    ) -> PipelineIterator:
         """Returns the answers, computed as they are asked for."""
         sized = isinstance(inputs, Sized)
-        ahead = batch_size if batch_size > 1 else _look_ahead(self.model.contract, sized=sized)
-        steps = self._answers(_items(inputs), ahead, preprocess_params, forward_params, postprocess_params)
-        return Answers(steps, len(inputs) if sized else None)
+        run = partial(
+            self._forward_items,
+            ahead=max(batch_size, _look_ahead(self.model.contract, sized=sized)),
+            preprocess_params=preprocess_params,
+            forward_params=forward_params,
+        )
+        forwarded = _Restarting(inputs, run) if sized else run(inputs)
+        this: Any = self
+        return PipelineIterator(forwarded, this.postprocess, postprocess_params)
 
     def run_single(
-        self,
-        inputs: Any,
-        preprocess_params: dict[str, Any],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
+        self, inputs: Any, preprocess_params: Params, forward_params: Params, postprocess_params: Params
     ) -> Any:
         """Returns the answer to one item."""
-        return next(self._answers(iter([inputs]), 1, preprocess_params, forward_params, postprocess_params))
+        answers = self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params)
+        return next(iter(answers))
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Saves the model and its tokenizer to a folder."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.tokenizer.save_pretrained(save_directory)
 
-    def _answers(
-        self,
-        items: Iterator[Any],
-        ahead: int,
-        preprocess_params: dict[str, Any],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
+    @property
+    def cuts_nothing(self) -> bool:
+        """Whether a text longer than the graph stays whole where transformers' class would cut it unasked."""
+        return self.overflow != "truncate" and self.model.ladder.limit(SEQUENCE) is not None
+
+    def _forward_items(
+        self, items: Iterable[Any], *, ahead: int, preprocess_params: Params, forward_params: Params
     ) -> Iterator[Any]:
+        """What transformers' `_forward` makes of each item: a list of it in pipelines that work in chunks."""
+        prepared = (self._prepare(index, item, preprocess_params) for index, item in enumerate(items))
+        failure = None
+        while failure is None:
+            some, failure = _take(prepared, ahead)
+            if not some:
+                break
+            outputs = self._outputs([chunk for chunks in some for chunk in chunks])
+            for chunks in some:
+                results = zip(chunks, outputs, strict=False)
+                forwarded = [self._forwarded(chunk.inputs, output, forward_params) for chunk, output in results]
+                yield forwarded if isinstance(self, ChunkPipeline) else forwarded[0]
+        if failure is not None:
+            raise failure
+
+    def _prepare(self, index: int, item: Any, params: Params) -> list[_Chunk]:
         this: Any = self
-        chunked = isinstance(self, ChunkPipeline)
-        while some := list(islice(items, ahead)):
-            prepared = [this.preprocess(item, **preprocess_params) for item in some]
-            chunks = [list(each) if chunked else [each] for each in prepared]
-            outputs = iter(self._run([chunk for each in chunks for chunk in each]))
-            for each in chunks:
-                given = [self._forwarded(chunk, next(outputs), forward_params) for chunk in each]
-                yield this.postprocess(given if chunked else given[0], **postprocess_params)
+        try:
+            prepared = this.preprocess(item, **params)
+            return [self._chunk(each) for each in (prepared if isinstance(self, ChunkPipeline) else [prepared])]
+        except InputTooLongError as error:
+            error.index, error.args = index, (f"Item {index}: {error}",)
+            raise
 
-    def _run(self, chunks: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """The model's output for each chunk, as if it had been alone."""
+    def _chunk(self, inputs: Mapping[str, Any]) -> _Chunk:
         contract, limit = self.model.contract, self.model.ladder.limit(SEQUENCE)
-        pieces: list[Arrays] = []
-        plans = []
-        for chunk in chunks:
-            arrays = {name: np.asarray(chunk[name]) for name in contract.input_names if name in chunk}
-            windows = None
-            if self.overflow == "window" and limit is not None and _length(arrays, contract) > limit:
-                windows = plan_windows(np.asarray(chunk["special_tokens_mask"])[0], limit)
-            plans.append(windows)
-            pieces += [arrays] if windows is None else cut_windows(arrays, contract, windows)
-        results = iter(self.model.runtime.run(pieces))
-        outputs = []
-        for windows in plans:
-            parts = list(islice(results, 1 if windows is None else len(windows.tokens)))
-            merged = parts[0] if windows is None else merge_windows(parts, contract, windows)
-            outputs.append(self.model.output_of(merged, device="cpu"))
-        return outputs
+        arrays = {name: np.asarray(inputs[name]) for name in contract.input_names if name in inputs}
+        if self.overflow != "window" or limit is None or inputs["input_ids"].shape[1] <= limit:
+            return _Chunk(inputs, [arrays], None)
+        windows = plan_windows(np.asarray(inputs["special_tokens_mask"])[0], limit)
+        return _Chunk(inputs, cut_windows(arrays, contract, windows), windows)
 
-    def _forwarded(self, chunk: Any, output: Any, forward_params: dict[str, Any]) -> Any:
-        """What transformers' `_forward` makes of `chunk` where the model's output is known already."""
+    def _outputs(self, chunks: Sequence[_Chunk]) -> Iterator[Any]:
+        """The model's output for each chunk, as if it had been alone."""
+        results = iter(self.model.runtime.run([arrays for chunk in chunks for arrays in chunk.arrays]))
+        for chunk in chunks:
+            parts = list(islice(results, len(chunk.arrays)))
+            merged = merge_windows(parts, self.model.contract, chunk.windows) if chunk.windows else parts[0]
+            yield self.model.output_of(merged, device="cpu")
+
+    def _forwarded(self, inputs: Any, output: Any, params: Params) -> Any:
+        """What transformers' `_forward` makes of `inputs` where the model's output is known already."""
         replay: Any = copy.copy(self)
-        replay.model = _Replay(self.model, output)
-        forwarded = replay._forward(chunk, **forward_params)
+        replay.model = StandIn(self.model, call=lambda **_: output)
+        forwarded = replay._forward(inputs, **params)
         if isinstance(self, ChunkPipeline):
             forwarded.pop("is_last", None)
         return forwarded
 
 
-class Answers:
-    """Answers in the order of the items, computed as they are asked for.
+@dataclass(frozen=True)
+class _Chunk:
+    """An item as the tokenizer made it, or a part of one.
 
-    Args:
-        steps: Yields the answers.
-        length: How many there will be, or None where nobody knows.
+    Attributes:
+        inputs: What transformers' `preprocess` gave.
+        arrays: What the graph gets: one set of arrays, or one for each window.
+        windows: How it was cut, or None.
     """
 
-    def __init__(self, steps: Iterator[Any], length: int | None) -> None:
-        self._steps = steps
-        self._length = length
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._steps
-
-    def __next__(self) -> Any:
-        return next(self._steps)
-
-    def __len__(self) -> int:
-        if self._length is None:
-            raise TypeError("The number of answers of a generator is not known.")
-        return self._length
+    inputs: Any
+    arrays: list[Arrays]
+    windows: Windows | None
 
 
-class _Replay:
-    """A model that answers once, with an output that is there already; everything else is the real model's."""
+class StandIn:
+    """In place of a model or a tokenizer: called, it does something else; whatever is not replaced is the real one's.
 
-    def __init__(self, model: Any, output: Any) -> None:
-        self._model = model
-        self._output = output
+    Args:
+        real: What it stands for.
+        call: What happens when it is called.
+        **replaced: Attributes with other values.
+    """
 
-    def __call__(self, **inputs: Any) -> Any:
-        return self._output
+    def __init__(self, real: Any, *, call: Callable[..., Any], **replaced: Any) -> None:
+        self.__dict__.update(replaced, _real=real, forward=call)
 
-    forward = __call__
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+        return getattr(self.__dict__["_real"], name)
+
+
+class _Restarting:
+    """Results for a list or a dataset: as many as it has items, computed anew whenever they are gone through."""
+
+    def __init__(self, items: Any, run: Callable[[Iterable[Any]], Iterator[Any]]) -> None:
+        self._items = items
+        self._run = run
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Any]:
+        # Some datasets of torch raise no IndexError at their end.
+        return self._run(islice(iter(self._items), len(self._items)))
 
 
 class _Rows(Dataset):  # type: ignore[misc]
     """A dataset of the ``datasets`` library as one that transformers recognises."""
 
     def __init__(self, rows: Any) -> None:
-        self.rows = rows
+        self._rows = rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.rows[index]
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+
+def _stream(rows: Iterable[Any]) -> Iterator[Any]:
+    yield from rows
+
+
+_DATASETS: Mapping[str, Callable[[Any], Any]] = {
+    "Dataset": _Rows,
+    "Column": list,
+    "IterableDataset": _stream,
+    "IterableColumn": _stream,
+}
+"""Kinds of input that the ``datasets`` library has, and what transformers takes instead."""
 
 
 def _as_transformers_takes_it(inputs: Any) -> Any:
-    kind = f"{type(inputs).__module__}.{type(inputs).__name__}"
-    if not kind.startswith("datasets."):
-        return inputs
-    if kind.endswith(".Column"):
-        return list(inputs)
-    return _Rows(inputs) if isinstance(inputs, Sized) else (row for row in inputs)
+    kind = type(inputs)
+    convert = _DATASETS.get(kind.__name__) if kind.__module__.startswith("datasets.") else None
+    return inputs if convert is None else convert(inputs)
 
 
-def _items(inputs: Any) -> Iterator[Any]:
-    """Datasets of torch have a length and places, but some raise no IndexError at their end."""
-    return (inputs[i] for i in range(len(inputs))) if isinstance(inputs, Sized) else iter(inputs)
+def _take(steps: Iterator[Any], most: int) -> tuple[list[Any], Exception | None]:
+    """Up to `most` results, and the error that ended them early: what came before it is still answered."""
+    taken = []
+    try:
+        for step in islice(steps, most):
+            taken.append(step)  # noqa: PERF402 - extend() would lose what came before an error
+    except Exception as error:
+        return taken, error
+    return taken, None
 
 
 def _look_ahead(contract: ShapeContract, *, sized: bool) -> int:
@@ -225,19 +267,24 @@ def _look_ahead(contract: ShapeContract, *, sized: bool) -> int:
     batch = contract.batch_size or 1
     if not sized or contract.batch_size is None:
         return batch
-    row = sum(
-        4 * int(np.prod([axis.size or 1 for axis in spec.axes or () if axis.role != BATCH])) for spec in contract.outputs
-    )
+    sizes = ([axis.size or 1 for axis in spec.axes or () if axis.role != BATCH] for spec in contract.outputs)
+    row = 4 * sum(int(np.prod(each)) for each in sizes)
     return max(batch, min(batch * _LOOK_AHEAD_BATCHES, _LOOK_AHEAD_BYTES // max(row, 1)))
 
 
-def _length(arrays: Arrays, contract: ShapeContract) -> int:
-    lengths: Iterable[int] = (
-        arrays[spec.name].shape[axis]
-        for spec in contract.inputs
-        if spec.name in arrays and (axis := spec.axis_of(SEQUENCE)) is not None
-    )
-    return max(lengths, default=0)
+def _overflow_of(tokenizer: Any) -> Overflow | None:
+    """What a tokenizer was asked to do with long texts; None for the default, which leaves it to the task."""
+    overflow: Overflow | None = tokenizer.overflow if isinstance(tokenizer, FixedShapeTokenizer) else None
+    return None if overflow == "error" else overflow
+
+
+def _check_tokenizer(tokenizer: Any, row: Task) -> None:
+    if tokenizer is None:
+        raise ProcessorError(
+            f"The task {row.name} needs a tokenizer: pass tokenizer= or data_processor=.",
+            expected="a tokenizer",
+            given="nothing",
+        )
 
 
 def _check_model(model: Any, row: Task) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._compat import pipeline_base
-from .base import FixedShapePipeline
+from .base import FixedShapePipeline, StandIn
 
 
 class TextClassificationPipeline(FixedShapePipeline, pipeline_base("TextClassificationPipeline")):  # type: ignore[misc]
@@ -36,10 +36,9 @@ class TokenClassificationPipeline(FixedShapePipeline, pipeline_base("TokenClassi
     def preprocess(self, sentence: Any, offset_mapping: Any = None, **params: Any) -> Iterator[Any]:
         """Yields the windows that ``stride=`` asks for, else the whole text, where transformers would cut it."""
         reader = self
-        if "tokenizer_params" not in params and self.overflow != "truncate":
+        if "tokenizer_params" not in params and self.cuts_nothing:
             reader = copy.copy(self)
-            reader.tokenizer = copy.copy(self.tokenizer)
-            reader.tokenizer.model_max_length = 0
+            reader.tokenizer = StandIn(self.tokenizer, call=self.tokenizer, model_max_length=-1)
         base: Any = super(TokenClassificationPipeline, reader)
         yield from base.preprocess(sentence, offset_mapping, **params)
 
@@ -64,6 +63,6 @@ class ZeroShotClassificationPipeline(FixedShapePipeline, pipeline_base("ZeroShot
 
     def _parse_and_tokenize(self, sequence_pairs: Any, **kwargs: Any) -> Any:
         """transformers cuts the text to the tokenizer's length; here it is cut only if somebody said so."""
-        if self.overflow != "truncate":
+        if self.cuts_nothing:
             kwargs.setdefault("truncation", False)
         return super()._parse_and_tokenize(sequence_pairs, **kwargs)

@@ -8,12 +8,18 @@ from typing import Any
 
 import transformers
 
-from ..errors import ProcessorError, UnsupportedTaskError
+from .._compat import pipeline_base
+from ..config import FixedShapeConfig
+from ..errors import GraphNotFoundError, ProcessorError, UnsupportedTaskError
 from ..models import classes as model_classes
 from ..models.base import FixedShapeMixin
 from ..processors.auto import AutoTokenizer
-from ..tasks import Overflow, Task, find_task
+from ..repo import HubOptions, find_graphs, holds_torch_model
+from ..tasks import Overflow, Task, find_task, task_of_architectures
 from . import classes
+from .base import FixedShapePipeline
+
+_OF_WEIGHTS = ("framework", "device_map", "dtype", "torch_dtype")
 
 
 def pipeline(
@@ -46,47 +52,90 @@ def pipeline(
         token: For private repos.
         trust_remote_code: As in transformers.
         model_kwargs: Arguments of the model's `from_pretrained`.
-        pipeline_class: A class to use in place of the task's own.
+        pipeline_class: A pipeline class to use in place of the task's own.
         **kwargs: All else that transformers' `pipeline` or the task's pipeline takes (``batch_size=``, ``top_k=``, ...).
 
     Raises:
+        GraphNotFoundError: There is no graph.
         ProcessorError: There is no tokenizer, or the processor is of the wrong kind for the task.
         UnsupportedTaskError: The task is unknown, or the model is for another.
     """
-    hub = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
-    hub = {name: value for name, value in hub.items() if value is not None}
+    _check_model(model, task)
+    loading = dict(model_kwargs or {})
+    cached = {name: loading[name] for name in ("cache_dir", "local_files_only", "force_download") if name in loading}
+    hub = HubOptions(revision, token, **cached)
+    row = find_task(task) if task is not None else _task_of(model, hub)
+    pipeline_class = _pipeline_class(row, pipeline_class)
+    loading |= {name: kwargs.pop(name) for name in _OF_WEIGHTS if name in kwargs}
+    options = hub.for_transformers() | ({} if trust_remote_code is None else {"trust_remote_code": trust_remote_code})
+    if not isinstance(model, FixedShapeMixin):
+        model = getattr(model_classes, row.model).from_pretrained(model, config=config, **{**loading, **options})
+    given = data_processor if tokenizer is None else tokenizer
+    processor = _tokenizer(given, model, row, {**options, "use_fast": use_fast})
+    return pipeline_class(model=model, tokenizer=processor, overflow=overflow, task=row.name, **kwargs)
+
+
+def _check_model(model: Any, task: str | None) -> None:
     if isinstance(model, transformers.PreTrainedModel):
         raise UnsupportedTaskError(
             f"{type(model).__name__} is a PyTorch model, which transformers.pipeline runs. To run it as a graph, save "
             "it to a folder and pass that folder.",
             task=task,
         )
-    row = find_task(task) if task is not None else _task_of(model)
-    if isinstance(model, (str, Path)):
-        load = getattr(model_classes, row.model).from_pretrained
-        model = load(model, config=config, **hub, **(model_kwargs or {}))
-    if not isinstance(model, FixedShapeMixin):
+    if not isinstance(model, (FixedShapeMixin, str, Path)):
+        given = "nothing" if model is None else type(model).__name__
         raise UnsupportedTaskError(
-            f"model= must be a model of this package, an .onnx file, a folder or a Hub repo id, got {type(model).__name__}.",
-            task=task,
+            f"model= must be a model of this package, an .onnx file, a folder or a Hub repo id, got {given}.", task=task
         )
-    processor = _tokenizer(data_processor, tokenizer, model, row, hub | {"use_fast": use_fast})
-    made_by = pipeline_class or getattr(classes, row.pipeline or "", None)
-    if made_by is None:
-        raise UnsupportedTaskError(f"transformers has no pipeline for {row.name}; call the model itself.", task=row.name)
-    for unused in ("feature_extractor", "image_processor", "processor", "framework", "device_map", "dtype", "torch_dtype"):
-        kwargs.pop(unused, None)
-    return made_by(model=model, tokenizer=processor, overflow=overflow, task=row.name, **kwargs)
 
 
-def _task_of(model: Any) -> Task:
-    if isinstance(model, FixedShapeMixin) and model.task is not None:
-        return find_task(model.fixed_shape_config.task or model.task.name)
-    raise UnsupportedTaskError("Pass task=, such as 'text-classification': the model does not tell it.", task=None)
+def _task_of(model: Any, hub: HubOptions) -> Task:
+    """The task that the model was made for, by what is saved with it."""
+    if isinstance(model, FixedShapeMixin):
+        name = model.fixed_shape_config.task or (model.task and model.task.name)
+        row = find_task(name) if name else None
+    else:
+        row = _saved_task(model, hub)
+    if row is None:
+        raise UnsupportedTaskError("Pass task=, such as 'text-classification': the model does not tell it.", task=None)
+    return row
 
 
-def _tokenizer(data_processor: Any, tokenizer: Any, model: Any, row: Task, options: dict[str, Any]) -> Any:
-    given = data_processor if tokenizer is None else tokenizer
+def _saved_task(source: str | Path, hub: HubOptions) -> Task | None:
+    folder: str | Path = source
+    try:
+        graphs = find_graphs(source, hub=hub)
+    except GraphNotFoundError:
+        if not holds_torch_model(source, hub):
+            raise
+    else:
+        folder = graphs.folder
+        saved = graphs.config or FixedShapeConfig.from_folder(folder)
+        if saved and saved.task:
+            return find_task(saved.task)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **hub.for_transformers())
+    except (OSError, ValueError):
+        return None
+    return task_of_architectures(config.architectures or ())
+
+
+def _pipeline_class(row: Task, wanted: Any) -> Any:
+    """The task's pipeline class, or the caller's own with ours before it."""
+    if row.pipeline is None:
+        raise UnsupportedTaskError(
+            f"transformers has no pipeline for {row.name}; call the model itself.", task=row.name
+        )
+    ours = getattr(classes, row.pipeline)
+    if wanted is None or issubclass(ours, wanted):
+        return ours
+    if issubclass(wanted, FixedShapePipeline):
+        return wanted
+    first = ours if issubclass(wanted, pipeline_base(row.pipeline)) else FixedShapePipeline
+    return type(wanted.__name__, (first, wanted), {"fixed_task": row.name, "__doc__": wanted.__doc__})
+
+
+def _tokenizer(given: Any, model: Any, row: Task, options: Mapping[str, Any]) -> Any:
     if given is None or isinstance(given, (str, Path)):
         return AutoTokenizer.from_model(model, tokenizer=given, **options)
     if not isinstance(given, transformers.PreTrainedTokenizerBase):

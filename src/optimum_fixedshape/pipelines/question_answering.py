@@ -367,6 +367,8 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]  # transfo
             shift = 0 if context == 1 else int(pads.sum())
             for first, last, score in zip(spans.firsts, spans.lasts, spans.scores, strict=True):
                 tokens = int(first) - shift, int(last) - shift
+                if min(tokens) < -len(window["encoding"]):
+                    continue  # padding, scored 0, at which transformers raises IndexError
                 start, end = locate_span(window["encoding"], *tokens, context=context, align_to_words=align_to_words)
                 text = window["example"].context[start:end]
                 answer = answers.setdefault(text.lower(), {"score": 0.0, "start": start, "end": end, "answer": text})

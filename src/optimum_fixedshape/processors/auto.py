@@ -12,7 +12,7 @@ import transformers
 from ..contract import SEQUENCE, ShapeContract, ShapeLadder
 from ..errors import FixedShapeError, GraphNotFoundError, ProcessorError
 from ..repo import HubOptions, peek_ladder
-from ..runtime import contract_of_session
+from ..sessions import contract_of_session
 from ..tasks import Overflow
 from .text import FixedShapeTokenizer, fix_tokenizer
 

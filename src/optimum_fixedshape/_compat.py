@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any
-
-from .errors import MissingExtraError
 
 
 def has_optimum_onnx() -> bool:
@@ -21,14 +18,9 @@ def model_base(name: str) -> type:
     return importlib.import_module("optimum.modeling_base").OptimizedModel  # type: ignore[no-any-return]
 
 
-def pipeline_base(name: str) -> type:
-    """Returns transformers' pipeline class called `name`, or ours where this transformers has dropped it."""
-    pipelines = importlib.import_module("transformers.pipelines")
-    if hasattr(pipelines, name):
-        return getattr(pipelines, name)  # type: ignore[no-any-return]
-    from .pipelines import question_answering
-
-    return getattr(question_answering, name)  # type: ignore[no-any-return]
+def stock_pipeline(name: str) -> type | None:
+    """Returns transformers' pipeline class called `name`, or None where this transformers has dropped it."""
+    return getattr(importlib.import_module("transformers.pipelines"), name, None)
 
 
 def register_with_auto_class(auto_name: str, model_class: type) -> None:
@@ -50,24 +42,12 @@ def repo_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(errors, name) for name in names)
 
 
-def connection_errors() -> tuple[type[Exception], ...]:
-    """The errors by which the Hub's client says that the Hub cannot be reached."""
-    found: list[type[Exception]] = [ConnectionError, TimeoutError]
+def outage_errors() -> tuple[type[Exception], ...]:
+    """The errors by which the Hub's client says that the Hub cannot be reached, or answers with an error of its own."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    found: list[type[Exception]] = [HfHubHTTPError, ConnectionError, TimeoutError]
     for library, error in (("requests", "RequestException"), ("httpx", "TransportError"), ("httpx2", "TransportError")):
         if importlib.util.find_spec(library):
             found.append(getattr(importlib.import_module(library), error))
     return tuple(found)
-
-
-def require_extra(module: str, extra: str) -> Any:
-    """Returns the imported `module`.
-
-    Raises:
-        MissingExtraError: It is not installed; the message is the pip command of the extra that brings it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f'{module} is not installed. It comes with: pip install "optimum-fixedshape[{extra}]"', extra=extra
-        ) from error

@@ -61,8 +61,8 @@ class FixedShapeConfig:
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
             known = {name: facts[name] for name in (f.name for f in fields(cls)) if name in facts}
-            return cls(**{**known, "graphs": _checked_list(known["graphs"])})
-        except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+            return cls(**{**known, "graphs": _checked_list(facts.get("graphs"))})
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise InvalidModelError(f"{path} is not a valid {CONFIG_NAME}: {error}", path=str(path)) from error
 
 

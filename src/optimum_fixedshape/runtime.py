@@ -91,6 +91,15 @@ class Runtime:
         self.__dict__.update(state)
         self._start()
 
+    def on(self, provider: str, options: Mapping[str, Any]) -> Runtime:
+        """Returns the same ladder on another execution provider.
+
+        Raises:
+            ValueError: onnxruntime was built without it.
+        """
+        pool = SessionPool([provider], [options], self.pool.session_options)
+        return Runtime(self.ladder, self.graphs, fill=self.fill, pool=pool)
+
     def run(self, items: Sequence[Mapping[str, Any]]) -> list[Arrays]:
         """Returns the outputs of each item, in order, with the item's own rows and lengths.
 

@@ -112,6 +112,7 @@ def check_files(path: Path, rung: ShapeContract) -> None:
         raise GraphNotFoundError(
             f"{path} keeps its weights in {', '.join(missing)}, and the folder {path.parent} does not have it.",
             source=str(path),
+            found=(path.name,),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +108,17 @@ def find_task(name: str | None) -> Task:
 def tasks_with_pipeline() -> Iterator[tuple[Task, str]]:
     """Yields each task that has a pipeline, with the pipeline class's name."""
     return ((task, task.pipeline) for task in TASKS if task.pipeline)
+
+
+def task_of_architectures(architectures: Iterable[str]) -> Task | None:
+    """Returns the task of the first PyTorch class whose head tells it, such as ``"BertForMaskedLM"``, or None."""
+    for architecture in architectures:
+        for task in TASKS:
+            if task.auto != "AutoModel" and architecture.endswith(task.auto.removeprefix("AutoModel")):
+                return task
+        if architecture.endswith("Model") and "Head" not in architecture:
+            return find_task("feature-extraction")
+    return None
 
 
 def task_of_model(model_class: str) -> Task | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,23 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
-from ..config import FixedShapeConfig
-from ..contract import BATCH, SEQUENCE, Mismatch, ShapeLadder
-from ..errors import ShapeMismatchError, UnsupportedTaskError
-from ..fitting import Fill, pad_id_of
-from ..graph.reader import read_contract
-from ..graph.weights import save_rungs
-from ..repo import MAIN_GRAPH, Sizes
-from ..runtime import Runtime
-from ..tasks import TASKS, Task, find_task
+from optimum_fixedshape.config import FixedShapeConfig, made_folder
+from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeLadder
+from optimum_fixedshape.errors import InvalidModelError, UnsupportedTaskError
+from optimum_fixedshape.fitting import Fill, pad_id_of
+from optimum_fixedshape.graph.reader import read_contract
+from optimum_fixedshape.graph.weights import save_rungs
+from optimum_fixedshape.repo import MAIN_GRAPH, Sizes
+from optimum_fixedshape.runtime import Runtime
+from optimum_fixedshape.tasks import Task, find_task, task_of_architectures
+
+from .shapes import CHOICES, Combination, combinations_of
 from .torch_export import export_rung
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SHAPES: Sizes = {BATCH: 8, SEQUENCE: [16, 32, 64, 128]}
-_CHOICES = "num_choices"
-_DEFAULT_CHOICES = 4
 _WORTH_A_WARNING = 1e-4
-Combination = dict[str, int]
+_MEASURED_UP_TO = 2048  # tokens: attention takes their square in memory, and nobody may ever run the larger rungs
 
 
 def export_model(
@@ -48,12 +47,12 @@ def export_model(
 ) -> Path:
     """Returns the folder `output`, with the model as graphs whose shapes are baked in.
 
-    The largest graph is ``model.onnx``, which stock optimum loads. Each graph is compared with the original on random
-    rows with padding; the largest difference is saved in ``fixedshape_config.json``.
+    The largest graph is ``model.onnx``, which stock optimum loads. Each graph of up to 2048 tokens is compared with the
+    original on random rows with padding; the largest difference is saved in ``fixedshape_config.json``.
 
     Args:
         model_or_id: A PyTorch model of transformers, or the folder or Hub repo to load it from.
-        output: The folder to write; created if need be.
+        output: The folder to write; created if need be. Graphs of an earlier export are replaced.
         task: transformers' name of the task. By default what the model's class or its config says.
         shapes: Sizes by shape key; a list makes a ladder, two lists one graph for each combination. By default
             8 rows of 16, 32, 64 and 128 tokens.
@@ -62,57 +61,68 @@ def export_model(
         **hub_options: Passed on to transformers' `from_pretrained` (``revision=``, ``token=``, ...).
 
     Raises:
-        UnsupportedTaskError: The task is unknown, or cannot be told.
+        UnsupportedTaskError: The task is unknown, cannot be told, or is not the model's.
         ShapeMismatchError: A key of `shapes` is unknown, or a size is none that the model has.
         ExportError: PyTorch cannot export the model.
         MissingExtraError: The ``export`` extra is not installed.
+        FileExistsError: `output` is a file.
     """
-    row = find_task(task) if task else _task_of(model_or_id, hub_options)
+    folder = made_folder(output)
+    row = _task_of(model_or_id, task, hub_options)
     model = model_or_id
     if isinstance(model_or_id, (str, Path)):
         model = getattr(transformers, row.auto).from_pretrained(model_or_id, dtype=torch.float32, **hub_options)
-        tokenizer = tokenizer or _tokenizer_of(model_or_id, hub_options)
-    combinations = _combinations(shapes or DEFAULT_SHAPES, row, model.config)
+        tokenizer = _tokenizer_of(model_or_id, hub_options) if tokenizer is None else tokenizer
+    combinations = combinations_of(shapes, row, model.config)
     names = [MAIN_GRAPH, *("model_" + "x".join(map(str, sizes.values())) + ".onnx" for sizes in combinations[1:])]
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    given = _outputs_of(model, row)
     bar = tqdm(combinations, desc=f"Exporting {type(model).__name__}", unit="graph", disable=not progress)
-    save_rungs(_exported(model, given, names, bar), folder=folder)
-    difference = {
-        name: _difference(model, given, folder / name, sizes) for name, sizes in zip(names, combinations, strict=True)
-    }
+    stale = _graphs_in(folder) - set(names)
+    with _evaluated(model):
+        outputs = _outputs_of(model, row)
+        save_rungs(_exported(model, outputs, names, bar), folder=folder)
+        difference = {
+            name: _difference(model, outputs, folder / name, sizes)
+            for name, sizes in zip(names, combinations, strict=True)
+            if sizes[SEQUENCE] <= _MEASURED_UP_TO
+        }
     FixedShapeConfig(tuple(names), task=row.name, difference=difference).save_pretrained(folder)
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
     config = copy.deepcopy(model.config)
-    config.architectures = config.architectures or [type(model).__name__]
+    config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     return folder
 
 
-def shapes_up_to(config: Any) -> Sizes:
-    """Returns shapes that hold whatever the original model holds, one row at a time: for exports on the fly."""
-    longest = min(_positions(config) or 512, 512)
-    return {BATCH: 1, SEQUENCE: [*(length for length in (16, 64, 192) if length < longest), longest]}
-
-
-def _task_of(model_or_id: Any, hub_options: Mapping[str, Any]) -> Task:
+def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]) -> Task:
     if isinstance(model_or_id, (str, Path)):
-        known = {"revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "trust_remote_code"}
-        options = {name: value for name, value in hub_options.items() if name in known}
+        if asked:
+            return find_task(asked)
+        known = (
+            "revision",
+            "token",
+            "cache_dir",
+            "local_files_only",
+            "force_download",
+            "subfolder",
+            "trust_remote_code",
+        )
+        options = {name: hub_options[name] for name in known if name in hub_options}
         architectures = transformers.AutoConfig.from_pretrained(model_or_id, **options).architectures or []
     else:
         architectures = [type(model_or_id).__name__]
-    for architecture in architectures:
-        for row in TASKS:
-            if row.auto != "AutoModel" and architecture.endswith(row.auto.removeprefix("AutoModel")):
-                return row
-        if "For" not in architecture:
-            return find_task("feature-extraction")
-    raise UnsupportedTaskError(
-        f"The task of {', '.join(architectures) or 'a model without architectures'} cannot be told. Pass task=.", task=None
-    )
+    told = task_of_architectures(architectures)
+    wanted = find_task(asked) if asked else told
+    name = ", ".join(architectures) or "a model without architectures"
+    if wanted is None:
+        raise UnsupportedTaskError(f"The task of {name} cannot be told. Pass task=.", task=None)
+    if told is not None and told.auto != wanted.auto:
+        raise UnsupportedTaskError(
+            f"{name} is a model for {told.name}; for {wanted.name} load it with {wanted.auto}.", task=wanted.name
+        )
+    return wanted
 
 
 def _tokenizer_of(model_id: str | Path, hub_options: Mapping[str, Any]) -> Any:
@@ -123,33 +133,23 @@ def _tokenizer_of(model_id: str | Path, hub_options: Mapping[str, Any]) -> Any:
         return None
 
 
-def _combinations(shapes: Sizes, row: Task, config: Any) -> list[Combination]:
-    """Every combination of the sizes, largest first."""
-    wanted = {BATCH: 1, **({_CHOICES: _DEFAULT_CHOICES} if row.name == "multiple-choice" else {}), **shapes}
-    allowed = [BATCH, _CHOICES, SEQUENCE] if row.name == "multiple-choice" else [BATCH, SEQUENCE]
-    if unknown := [key for key in wanted if key not in allowed]:
-        raise ShapeMismatchError(f"shapes= knows {', '.join(allowed)} for {row.name}, got {', '.join(unknown)}.")
-    if SEQUENCE not in wanted:
-        raise ShapeMismatchError(f"shapes= needs {SEQUENCE}, an int or a list of ints.")
-    sizes = {key: [wanted[key]] if isinstance(wanted[key], int) else list(wanted[key]) for key in allowed}  # type: ignore[call-overload]
-    for key, values in sizes.items():
-        most = _positions(config) if key == SEQUENCE else None
-        if bad := [size for size in values if not isinstance(size, int) or size < 1 or (most and size > most)]:
-            limit = f"1 to {most}, the positions that the model has" if most else "1 or more"
-            mismatches = tuple(Mismatch(key, None, limit, str(size)) for size in bad)
-            raise ShapeMismatchError(f"{key} must be {limit}, got {bad}.", mismatches=mismatches)
-    rungs = {tuple(sizes): dict(zip(allowed, sizes, strict=True)) for sizes in product(*sizes.values())}
-    return [rungs[key] for key in sorted(rungs, key=lambda key: (key[-1], key), reverse=True)]
+def _graphs_in(folder: Path) -> set[str]:
+    try:
+        saved = FixedShapeConfig.from_folder(folder)
+    except InvalidModelError:
+        return set()
+    return set(saved.graphs) if saved else set()
 
 
-def _positions(config: Any) -> int | None:
-    """How many tokens the model can place, or None where it does not count them."""
-    most = getattr(config, "max_position_embeddings", None)
-    if most is None or most < 1 or not getattr(config, "position_biased_input", True):
-        return None
-    starts_after_padding = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text"}
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in starts_after_padding else 0
-    return int(most) - offset
+@contextmanager
+def _evaluated(model: Any) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _example(model: Any, sizes: Combination, *, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -167,19 +167,23 @@ def _example(model: Any, sizes: Combination, *, seed: int = 0) -> dict[str, torc
     takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
     if takes_types and getattr(model.config, "type_vocab_size", 0) > 1:
         example["token_type_ids"] = (torch.arange(shape[-1]) > shape[-1] // 2).long().expand(shape) * mask
-    return example
+    return {name: tensor.to(model.device) for name, tensor in example.items()}
 
 
 def _outputs_of(model: Any, row: Task) -> tuple[str, ...]:
-    model.eval()
-    example = _example(model, {BATCH: 1, **({_CHOICES: 1} if row.name == "multiple-choice" else {}), SEQUENCE: 4})
+    example = _example(model, {BATCH: 1, **({CHOICES: 1} if row.name == "multiple-choice" else {}), SEQUENCE: 4})
     with torch.no_grad():
         output = model(**example, return_dict=True)
-    return tuple(name for name in row.outputs if output.get(name) is not None)
+    if found := tuple(name for name in row.outputs if output.get(name) is not None):
+        return found
+    raise UnsupportedTaskError(
+        f"{type(model).__name__} gives {', '.join(output)}, and {row.name} needs {', '.join(row.outputs)}.",
+        task=row.name,
+    )
 
 
 def _exported(
-    model: Any, outputs: Sequence[str], names: Sequence[str], combinations: Any
+    model: Any, outputs: Sequence[str], names: Sequence[str], combinations: Iterable[Combination]
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     for name, sizes in zip(names, combinations, strict=True):
         yield name, export_rung(model, _example(model, sizes), outputs)
@@ -191,11 +195,11 @@ def _difference(model: Any, outputs: Sequence[str], path: Path, sizes: Combinati
     with torch.no_grad():
         expected = model(**example, return_dict=True)
     runtime = Runtime(ShapeLadder((read_contract(path),)), (path,), fill=Fill(pad_id_of(model.config)))
-    got = runtime.run([{name: tensor.numpy() for name, tensor in example.items()}])[0]
-    real = example["attention_mask"].bool().numpy()
+    got = runtime.run([{name: tensor.cpu().numpy() for name, tensor in example.items()}])[0]
+    real = example["attention_mask"].bool().cpu().numpy()
     worst = 0.0
     for name in outputs:
-        theirs, ours = expected[name].numpy(), got[name]
+        theirs, ours = expected[name].cpu().numpy(), got[name]
         per_token = theirs.shape[: real.ndim] == real.shape
         apart = np.abs(theirs - ours)
         worst = max(worst, float((apart[real] if per_token else apart).max()))

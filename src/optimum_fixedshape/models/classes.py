@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .._compat import model_base, register_with_auto_class
-from ..tasks import TASKS
+from optimum_fixedshape._compat import model_base, register_with_auto_class
+from optimum_fixedshape.tasks import TASKS
+
 from .base import FixedShapeMixin
 
 
@@ -24,7 +25,7 @@ class ORTModelForMaskedLM(FixedShapeMixin, model_base("ORTModelForMaskedLM")):  
 
 
 class ORTModelForMultipleChoice(FixedShapeMixin, model_base("ORTModelForMultipleChoice")):  # type: ignore[misc]
-    """A graph that picks one of several texts: inputs are ``(rows, choices, tokens)``, ``logits`` ``(rows, choices)``."""
+    """A graph that picks one of several texts: inputs are ``(rows, choices, tokens)``."""
 
 
 class ORTModelForFeatureExtraction(FixedShapeMixin, model_base("ORTModelForFeatureExtraction")):  # type: ignore[misc]

@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from ..config import FixedShapeConfig
-from ..contract import SEQUENCE, ShapeContract, ShapeLadder
-from ..errors import GraphNotFoundError
-from ..fitting import Fill, pad_id_of
-from ..repo import MAIN_GRAPH, Graphs, HubOptions, Sizes, find_graphs, holds_torch_model
-from ..runtime import Runtime
-from ..tasks import Task
+from optimum_fixedshape.config import FixedShapeConfig, made_folder
+from optimum_fixedshape.contract import SEQUENCE, ShapeContract, ShapeLadder
+from optimum_fixedshape.errors import GraphNotFoundError
+from optimum_fixedshape.hub import HubOptions
+from optimum_fixedshape.repo import MAIN_GRAPH, Graphs, Roles, Sizes, find_graphs, holds_torch_model
+from optimum_fixedshape.runtime import Runtime
+from optimum_fixedshape.sessions import CPU, SessionPool, check_files
+from optimum_fixedshape.tasks import Task
+
+from .session import fill_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +31,9 @@ _OF_PIPELINES = {"_from_pipeline", "_commit_hash", "code_revision", "framework"}
 class LoadingMixin:
     """`from_pretrained`, `save_pretrained` and `push_to_hub`, with the arguments of optimum's `ORTModel`."""
 
-    task: Task | None
+    task: ClassVar[Task | None]
     runtime: Runtime
     config: Any
-    home: str | Path
     fixed_shape_config: FixedShapeConfig
 
     @classmethod
@@ -42,6 +44,7 @@ class LoadingMixin:
         export: bool = False,
         *,
         shapes: Sizes | None = None,
+        roles: Roles | None = None,
         subfolder: str = "",
         revision: str | None = None,
         force_download: bool = False,
@@ -50,7 +53,7 @@ class LoadingMixin:
         cache_dir: str | Path | None = None,
         token: bool | str | None = None,
         file_name: str | None = None,
-        provider: str = "CPUExecutionProvider",
+        provider: str = CPU,
         providers: Sequence[str] | None = None,
         provider_options: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
         session_options: Any = None,
@@ -67,6 +70,8 @@ class LoadingMixin:
             export: Export the PyTorch model even where there is a graph.
             shapes: Sizes to pin dynamic axes to, such as ``{"batch_size": 1, "sequence_length": [32, 128]}``; a list
                 makes a ladder. For an export on the fly, the shapes of its graphs.
+            roles: What the axes of an input or output are where their names do not tell, such as
+                ``{"y": ["batch_size", None]}``.
             subfolder: Folder of the repo that holds the graphs.
             revision: Branch, tag or commit on the Hub.
             force_download: Download again what is in the cache.
@@ -77,7 +82,7 @@ class LoadingMixin:
             file_name: Which graph, where there are several.
             provider: The execution provider.
             providers: Several, in order of preference; wins over `provider`.
-            provider_options: One mapping for each provider.
+            provider_options: One mapping for each provider, or one for the first.
             session_options: onnxruntime's `SessionOptions`.
             use_io_binding: Accepted as optimum's.
             **kwargs: Arguments of transformers that have no meaning for a graph are ignored with a warning.
@@ -90,27 +95,24 @@ class LoadingMixin:
         """
         _check_rest(kwargs)
         hub = HubOptions(revision, token, cache_dir, local_files_only, force_download, subfolder)
-        kept: TemporaryDirectory[str] | None = None
-        graphs = None if export else _graphs_or_none(model_id, file_name, hub)
-        if graphs is None:
-            kept, graphs = _export_on_the_fly(cls.task, model_id, shapes, hub, trust_remote_code)
-            shapes = None
-        ladder, paths = graphs.ladder(shapes)
-        if config is None or isinstance(config, (str, Path)):
-            config = _load_config(config or graphs.folder, hub, trust_remote_code, ladder.largest)
-        runtime = Runtime(
-            ladder,
-            paths,
-            fill=fill_of(config),
-            providers=providers or [provider],
-            provider_options=[provider_options] if isinstance(provider_options, Mapping) else provider_options,
-            session_options=session_options,
+        pool = SessionPool(
+            providers or [provider], _one_for_each(provider_options, providers or [provider]), session_options
         )
-        model: Any = cls(config=config, session=runtime, use_io_binding=use_io_binding)
-        model._kept = kept
-        model.home = graphs.folder if Path(model_id).exists() else model_id
-        model.fixed_shape_config = graphs.saved_config(task=cls.task and cls.task.name, shapes=shapes)
-        _warn_of_padding(cls.__name__, ladder)
+        save_dir: Path | TemporaryDirectory[str]
+        graphs = None if export else _graphs_or_none(model_id, file_name, hub, shapes, roles)
+        if graphs is not None:
+            save_dir = graphs.folder
+        else:
+            save_dir = _exported(cls.task, model_id, shapes, hub, trust_remote_code)
+            graphs = find_graphs(save_dir.name, roles=roles)
+        if config is None or isinstance(config, (str, Path)):
+            config = _load_config(config or graphs.folder, hub, trust_remote_code, graphs.ladder.largest)
+        runtime = Runtime(graphs.ladder, graphs.paths, fill=fill_of(config), pool=pool)
+        make: Any = cls
+        model = make(config=config, session=runtime, use_io_binding=use_io_binding, model_save_dir=save_dir)
+        task = graphs.config.task or (cls.task.name if cls.task else None)
+        model.fixed_shape_config = replace(graphs.config, task=task)
+        _warn_of_padding(cls.__name__, graphs.ladder)
         return model  # type: ignore[no-any-return]
 
     @classmethod
@@ -131,35 +133,41 @@ class LoadingMixin:
         Raises:
             FileExistsError: `save_directory` is a file.
         """
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = made_folder(save_directory)
         self.config.save_pretrained(folder)
-        self._save_pretrained(folder)
+        self.save_session(folder)
         if push_to_hub:
+            kwargs.setdefault("repo_id", kwargs.pop("repository_id", None) or folder.name)
             self.push_to_hub(folder, **kwargs)
 
-    def _save_pretrained(self, save_directory: str | Path) -> None:
-        folder = Path(save_directory)
-        files = list(dict.fromkeys(self.runtime.graphs))
-        names = [path.name for path in files]
+    def save_session(self, save_directory: str | Path) -> None:
+        """Writes the graphs, their weights and what the package knows of the shapes to a folder.
+
+        Args:
+            save_directory: The folder; created if need be. Another model's graphs in it stay there.
+        """
+        folder = made_folder(save_directory)
+        rungs = dict(zip(self.runtime.graphs, self.runtime.ladder.rungs, strict=True))
+        names = [path.name for path in rungs]
         if MAIN_GRAPH not in names:
             names[0] = MAIN_GRAPH
-        for path, name in zip(files, names, strict=True):
+        for (path, rung), name in zip(rungs.items(), names, strict=True):
+            check_files(path, rung)
             _copy(path, folder / name)
-        data = {(path.parent, name) for path, rung in self._rungs() for name in rung.external_data}
-        for parent, name in sorted(data):
-            _copy(parent / name, folder / name)
+        for data in sorted({path.parent / name for path, rung in rungs.items() for name in rung.external_data}):
+            _copy(data, folder / data.relative_to(self.runtime.graphs[0].parent))
         replace(self.fixed_shape_config, graphs=tuple(names)).save_pretrained(folder)
 
-    def _rungs(self) -> Iterable[tuple[Path, ShapeContract]]:
-        return zip(self.runtime.graphs, self.runtime.ladder.rungs, strict=True)
+    _save_pretrained = save_session
 
     def push_to_hub(
         self,
-        save_directory: str | Path,
+        save_directory: str | Path | None = None,
         repository_id: str | None = None,
         private: bool | None = None,
         token: bool | str | None = None,
+        *,
+        repo_id: str | None = None,
         **kwargs: Any,
     ) -> str:
         """Uploads the model and returns the address of the commit.
@@ -170,26 +178,24 @@ class LoadingMixin:
             repository_id: The repo id; the repo is created if need be.
             private: Create it as a private one.
             token: Whose account to use; None takes the saved login.
+            repo_id: The same as `repository_id`, under transformers' name for it.
             **kwargs: Arguments of `HfApi.upload_folder`, such as ``commit_message=`` or ``revision=``.
+
+        Raises:
+            ValueError: There is no repo id.
         """
         from huggingface_hub import HfApi
 
-        if repository_id is None:
+        repo_id = repo_id or repository_id
+        if repo_id is None:
+            repo_id, save_directory = str(save_directory or ""), None
+        if save_directory is None:
             with TemporaryDirectory() as folder:
                 self.save_pretrained(folder)
-                return self.push_to_hub(folder, str(save_directory), private, token, **kwargs)
+                return self.push_to_hub(folder, repo_id, private, token, **kwargs)
         api = HfApi(token=token)
-        api.create_repo(repository_id, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository_id, folder_path=str(save_directory), **kwargs))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The folder of an export on the fly lives as long as the model that made it; a copy only reads it.
-        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
-
-
-def fill_of(config: Any) -> Fill:
-    """Returns what pads the inputs of a model with this configuration."""
-    return Fill(pad_id_of(config))
+        repo = api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo.repo_id, folder_path=str(save_directory), **kwargs))
 
 
 def _check_rest(kwargs: Mapping[str, Any]) -> None:
@@ -201,30 +207,38 @@ def _check_rest(kwargs: Mapping[str, Any]) -> None:
             raise TypeError(f"from_pretrained got an unexpected keyword argument {name!r}.")
 
 
-def _graphs_or_none(model_id: str | Path, file_name: str | None, hub: HubOptions) -> Graphs | None:
+def _one_for_each(options: Any, providers: Sequence[str]) -> Sequence[Mapping[str, Any]] | None:
+    return [options, *[{}] * (len(providers) - 1)] if isinstance(options, Mapping) else options
+
+
+def _graphs_or_none(
+    model_id: str | Path, file_name: str | None, hub: HubOptions, shapes: Sizes | None, roles: Roles | None
+) -> Graphs | None:
     try:
-        return find_graphs(model_id, file_name=file_name, hub=hub)
+        return find_graphs(model_id, file_name=file_name, hub=hub, shapes=shapes, roles=roles)
     except GraphNotFoundError as error:
         if error.found or file_name or not holds_torch_model(model_id, hub):
             raise
         return None
 
 
-def _export_on_the_fly(
+def _exported(
     task: Task | None, model_id: str | Path, shapes: Sizes | None, hub: HubOptions, trust_remote_code: bool
-) -> tuple[TemporaryDirectory[str], Graphs]:
-    from ..export.folder import export_model, shapes_up_to
+) -> TemporaryDirectory[str]:
+    from optimum_fixedshape.export.folder import export_model
+    from optimum_fixedshape.export.shapes import shapes_up_to
 
-    logger.warning(
-        "%s holds no graph: exporting it now, which takes a while. Save the model with save_pretrained() to do this once.",
-        model_id,
-    )
-    folder = TemporaryDirectory(prefix="optimum-fixedshape-")
     options = {**hub.for_transformers(), "trust_remote_code": trust_remote_code, "subfolder": hub.subfolder}
     if shapes is None:
         shapes = shapes_up_to(_load_config(model_id, hub, trust_remote_code, None))
-    export_model(model_id, folder.name, task=task and task.name, shapes=shapes, progress=False, **options)
-    return folder, find_graphs(folder.name)
+    logger.warning(
+        "Exporting %s on the fly, for %s. This takes a while: keep the graphs with save_pretrained() to do it once.",
+        model_id,
+        ", ".join(f"{key} {size}" for key, size in shapes.items()),
+    )
+    folder = TemporaryDirectory(prefix="optimum-fixedshape-")
+    export_model(model_id, folder.name, task=task.name if task else None, shapes=shapes, progress=False, **options)
+    return folder
 
 
 def _load_config(where: str | Path, hub: HubOptions, trust_remote_code: bool, contract: ShapeContract | None) -> Any:

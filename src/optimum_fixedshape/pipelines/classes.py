@@ -6,8 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from .._compat import pipeline_base
 from .base import FixedShapePipeline, StandIn
+from .bases import pipeline_base
 
 
 class TextClassificationPipeline(FixedShapePipeline, pipeline_base("TextClassificationPipeline")):  # type: ignore[misc]

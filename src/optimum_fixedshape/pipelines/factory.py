@@ -8,16 +8,17 @@ from typing import Any
 
 import transformers
 
-from .._compat import pipeline_base
 from ..config import FixedShapeConfig
 from ..errors import GraphNotFoundError, ProcessorError, UnsupportedTaskError
+from ..hub import HubOptions
 from ..models import classes as model_classes
 from ..models.base import FixedShapeMixin
 from ..processors.auto import AutoTokenizer
-from ..repo import HubOptions, find_graphs, holds_torch_model
+from ..repo import find_graphs, holds_torch_model
 from ..tasks import Overflow, Task, find_task, task_of_architectures
 from . import classes
 from .base import FixedShapePipeline
+from .bases import pipeline_base
 
 _OF_WEIGHTS = ("framework", "device_map", "dtype", "torch_dtype")
 
@@ -110,9 +111,9 @@ def _saved_task(source: str | Path, hub: HubOptions) -> Task | None:
             raise
     else:
         folder = graphs.folder
-        saved = graphs.config or FixedShapeConfig.from_folder(folder)
-        if saved and saved.task:
-            return find_task(saved.task)
+        for saved in (graphs.config, FixedShapeConfig.from_folder(folder)):
+            if saved and saved.task:
+                return find_task(saved.task)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **hub.for_transformers())
     except (OSError, ValueError):

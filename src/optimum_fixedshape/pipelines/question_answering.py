@@ -136,18 +136,17 @@ def count_tokens(tokenizer: Any, text: str) -> int:
     return sum(sequence is not None for sequence in encoding.sequence_ids)
 
 
-def fit_stride(tokenizer: Any, example: Example, *, max_seq_len: int, doc_stride: int) -> int:
+def fit_stride(tokenizer: Any, example: Example, *, special: int, max_seq_len: int, doc_stride: int) -> int:
     """Returns how many tokens of context two windows share: `doc_stride`, or fewer where the question leaves no more.
 
     Raises:
         ValueError: `doc_stride` exceeds `max_seq_len`.
-        QuestionTooLongError: There is context, and no room for any of it.
+        QuestionTooLongError: There is context, and no room for any of it beside question and `special` tokens.
     """
     if doc_stride > max_seq_len:
         raise ValueError(f"`doc_stride` ({doc_stride}) is larger than `max_seq_len` ({max_seq_len}).")
-    special = int(tokenizer.num_special_tokens_to_add(pair=True))
     if max_seq_len <= special:
-        return doc_stride  # tokenizers does not hold limits this low, and so the windows hold everything
+        return doc_stride  # tokenizers does not hold limits this low: its windows are larger
     question = count_tokens(tokenizer, example.question)
     room = max_seq_len - special - question
     if room <= 0 and count_tokens(tokenizer, example.context) > room:
@@ -318,10 +317,12 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]  # transfo
             max_seq_len = min(tokenizer.model_max_length, 384)
         if doc_stride is None:
             doc_stride = min(max_seq_len // 2, 128)
-        stride = fit_stride(tokenizer, example, max_seq_len=max_seq_len, doc_stride=doc_stride)
         context = 1 if tokenizer.padding_side == "right" else 0
+        texts = (example.question, example.context) if context == 1 else (example.context, example.question)
+        special = tokenizer.num_special_tokens_to_add(pair=bool(texts[1]))  # transformers pairs no empty text
+        stride = fit_stride(tokenizer, example, special=special, max_seq_len=max_seq_len, doc_stride=doc_stride)
         encoded = tokenizer(
-            *((example.question, example.context) if context == 1 else (example.context, example.question)),
+            *texts,
             padding=padding,
             truncation="only_second" if context == 1 else "only_first",
             max_length=max_seq_len,

@@ -7,39 +7,62 @@ of its own. They share the vocabulary, so that one costs microseconds and next t
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+_USED_ONLY_AT_CONSTRUCTION = ("_vocab", "_merges", "_vocab_scores")
 _MOST = 16
 
 
 def share(tokenizer: Tokenizer) -> Tokenizer:
-    """Returns a tokenizer that shares every part of `tokenizer`, but has its own padding, truncation and added tokens."""
+    """Returns a tokenizer that shares every part of `tokenizer`, but has its own settings and added tokens."""
     twin = Tokenizer(tokenizer.model)
     for part in _PARTS:
         if (value := getattr(tokenizer, part)) is not None:
             setattr(twin, part, value)
-    added = tokenizer.get_added_tokens_decoder()
-    for _, token in sorted(added.items()):
-        (twin.add_special_tokens if token.special else twin.add_tokens)([token])
-    if twin.get_added_tokens_decoder() == added:
-        return twin
-    copy = Tokenizer.from_str(tokenizer.to_str())  # ids with gaps cannot be reproduced by adding in order
-    copy.no_padding()
-    copy.no_truncation()
-    return copy
+    twin.add_tokens([token for _, token in sorted(tokenizer.get_added_tokens_decoder().items())])
+    twin.encode_special_tokens = tokenizer.encode_special_tokens
+    if tokenizer.truncation is not None:
+        twin.enable_truncation(**tokenizer.truncation)
+    if tokenizer.padding is not None:
+        twin.enable_padding(**tokenizer.padding)
+    return twin
+
+
+def own_copy(tokenizer: Any) -> Any:
+    """Returns a deep copy of a transformers tokenizer; with a Rust backend, all but its vocabulary, which is large."""
+    rust = tokenizer.__dict__.get("_tokenizer")
+    if not isinstance(rust, Tokenizer):
+        return copy.deepcopy(tokenizer)
+    twin = share(rust)
+    for part in _PARTS:
+        with contextlib.suppress(Exception):  # parts written in Python cannot be copied
+            setattr(twin, part, copy.deepcopy(getattr(rust, part)))
+    shared = [tokenizer.__dict__.get(name) for name in _USED_ONLY_AT_CONSTRUCTION]
+    return copy.deepcopy(tokenizer, {id(rust): twin} | {id(value): value for value in shared})
 
 
 class Backends:
-    """The Rust tokenizers of one fixed tokenizer, by their settings; the least used ones are dropped."""
+    """The Rust tokenizers of one fixed tokenizer, by their settings; the least used ones are dropped.
+
+    A pickled one comes back empty.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: OrderedDict[Hashable, Tokenizer] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[Backends], tuple[()]]:
+        return Backends, ()
 
     def get(self, settings: Hashable, make: Callable[[], Tokenizer]) -> Tokenizer:
         """Returns the tokenizer for `settings`, from `make` if it is not there yet."""
@@ -55,3 +78,63 @@ class Backends:
         """Forgets them all: the tokenizer that they share parts of has changed."""
         with self._lock:
             self._made.clear()
+
+
+class OneCall:
+    """Mixed into the user's tokenizer class: a tokenizer that lives for one call, so that no thread sees another's."""
+
+    _tokenizer: Any
+    _backends: Backends
+    padding_side: str
+    truncation_side: str
+    pad_token: str
+    pad_token_type_id: int
+
+    def set_truncation_and_padding(self, **settings: Any) -> None:
+        """Takes the Rust tokenizer that has these settings."""
+        base: Any = super()
+        rust = self._tokenizer
+
+        def make() -> Any:
+            self._tokenizer = share(rust)
+            base.set_truncation_and_padding(**settings)
+            return self._tokenizer
+
+        template = rust.post_processor and rust.post_processor.__getstate__()
+        attributes = (self.padding_side, self.truncation_side, self.pad_token, self.pad_token_type_id)
+        self._tokenizer = self._backends.get((rust, template, *attributes, *settings.items()), make)
+
+
+def for_one_call(tokenizer: Any, call: Mapping[str, Any], plain: type) -> Any:
+    """Returns a plain tokenizer with the state of `tokenizer`, to make one call with and then drop.
+
+    It has a pad token: where the tokenizer has none its end token, else the one with id 0.
+
+    Args:
+        tokenizer: A fixed tokenizer.
+        call: The arguments of the call.
+        plain: The class that the fixed tokenizer was made from.
+    """
+    twin: Any = object.__new__(_one_call_class(plain))
+    twin.__dict__.update(tokenizer.__dict__)
+    tokens = tokenizer._special_tokens_map
+    if tokens.get("pad_token") is None:
+        instead = str(tokens.get("eos_token") or tokenizer.convert_ids_to_tokens(0))
+        twin.__dict__["_special_tokens_map"] = {**tokens, "pad_token": instead}
+    rust = tokenizer.__dict__.get("_tokenizer")
+    if isinstance(rust, Tokenizer):
+        splits = call.get("split_special_tokens", tokenizer.split_special_tokens) != rust.encode_special_tokens
+        if splits or _changes_template(plain):
+            twin.__dict__.update(_tokenizer=share(rust), _backends=Backends())
+    return twin
+
+
+@functools.cache
+def _one_call_class(plain: type) -> type:
+    return type(plain.__name__, (OneCall, plain), {"__module__": plain.__module__})
+
+
+def _changes_template(plain: type) -> bool:
+    """Whether calls change the Rust tokenizer beyond its settings: some classes set languages in every call."""
+    name = "_switch_to_input_mode"
+    return getattr(plain, name, None) is not getattr(PreTrainedTokenizerBase, name, None)

@@ -59,7 +59,9 @@ def assert_model_equals_original(model: Any, original: torch.nn.Module, *, vocab
             assert ours[name].shape == tuple(theirs[name].shape), f"{where}: {name}"
             assert_close(ours[name], theirs[name].numpy(), tolerance=TOLERANCE, where=f"{where}: {name}")
         in_torch = model(**{name: torch.from_numpy(array) for name, array in feeds.items()})
-        assert_same(in_torch.to_tuple(), tuple(torch.from_numpy(ours[name]) for name in ours), tolerance=0.0, where=where)
+        assert_same(
+            in_torch.to_tuple(), tuple(torch.from_numpy(ours[name]) for name in ours), tolerance=0.0, where=where
+        )
 
 
 def sizes_around(ladder: ShapeLadder) -> Iterator[tuple[int, int]]:
@@ -78,7 +80,9 @@ def random_rows(
 ) -> dict[str, np.ndarray]:
     """Returns inputs whose rows all differ, the way a caller's batch looks: no padding, two segments."""
     names = model.contract.input_names
-    shape: Sequence[int] = (rows, model.contract.sizes["num_choices"], length) if "num_choices" in model.contract.sizes else (rows, length)
+    shape: Sequence[int] = (
+        (rows, model.contract.sizes["num_choices"], length) if "num_choices" in model.contract.sizes else (rows, length)
+    )
     ids = generator.integers(5, vocabulary, shape)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     if "token_type_ids" in names:

@@ -15,7 +15,10 @@ from .pipes import TASKS, Pipes, make_pipes, make_reference
 
 TEXTS = ["Rain fell on the market.", "A quiet library", "Seven engineers measured the bridge, twice.", "Go"]
 NAMES = ["Anne of St. Gallen rang", "The tram to Zürich, unbelievably late", "Her grandmother"]
-LONG_NAMES = ["Anne of St. Gallen rang the bells while nobody in Zürich expected the tram to be on time for Lausanne", "Hi"]
+LONG_NAMES = [
+    "Anne of St. Gallen rang the bells while nobody in Zürich expected the tram to be on time for Lausanne",
+    "Hi",
+]
 MASKED = ["The [MASK] is late.", "Rain [MASK] on the market."]
 TWO_MASKS = ["The [MASK] is [MASK]."]
 LABELS = {"candidate_labels": ["weather", "trade", "music of bells"]}

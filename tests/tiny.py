@@ -131,5 +131,3 @@ def original(architecture: str, task: str) -> Any:
 
 def kind_of_tokenizer(architecture: str) -> str:
     return ARCHITECTURES[architecture][1]
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import transformers
 from onnx import TensorProto, helper
 
 from optimum_fixedshape import ShapeContract, ShapeLadder, read_contract
+from optimum_fixedshape.processors.text import fix_tokenizer
 
 from . import tiny
+from .equality import assert_same
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 RUNGS = (8, 16)
@@ -51,7 +54,12 @@ def without_pad() -> Any:
     names = ["input_ids", "attention_mask"]
     end = "<|endoftext|>"
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=rust, eos_token=end, bos_token=end, unk_token=end, model_max_length=512, model_input_names=names
+        tokenizer_object=rust,
+        eos_token=end,
+        bos_token=end,
+        unk_token=end,
+        model_max_length=512,
+        model_input_names=names,
     )
 
 
@@ -79,3 +87,41 @@ def contract(folder: Path, **what: Any) -> ShapeContract:
 
 def ladder_of(folder: Path, lengths: Sequence[int] = RUNGS, **what: Any) -> ShapeLadder:
     return ShapeLadder(tuple(contract(folder, name=f"{n}.onnx", length=n, **what) for n in lengths))
+
+
+def reference(kind: str) -> Any:
+    """Returns the plain tokenizer; one without a pad token pads with its end token, as its user would make it do."""
+    if kind != "no pad":
+        return plain(kind)
+    tokenizer = without_pad()
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def fixed(kind: str, ladder: ShapeLadder, **options: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TokenizersBackend has no pad token|PreTrainedTokenizerFast has no pad token")
+        return fix_tokenizer(plain(kind), ladder, **options)
+
+
+def lengths_of(encoded: Any) -> list[int]:
+    ids = encoded["input_ids"]
+    return [len(row) for row in ids] if len(ids) and not isinstance(ids[0], int) else [len(ids)]
+
+
+def assert_padded(ours: Any, tokenizer: Any, *args: Any, rungs: Sequence[int] = RUNGS, **kwargs: Any) -> None:
+    """Asserts that `ours` is what the plain `tokenizer` gives when it pads to the smallest rung that holds the rows."""
+    bare = tokenizer(*args, **{**kwargs, "return_tensors": None, "padding": False, "truncation": kwargs.get("truncation", False)})
+    longest = max(lengths_of(bare) + [len(row) for row in _nested(bare.get("labels", []))])
+    length = min(rung for rung in rungs if rung >= longest)
+    theirs = tokenizer(*args, **{**kwargs, "padding": "max_length", "max_length": length})
+    assert_same(ours, theirs, tolerance=0)
+    assert {*lengths_of(ours)} == {length}
+    for row in range(len(theirs.encodings or ())):
+        for facts in ("tokens", "word_ids", "sequence_ids"):
+            assert getattr(ours, facts)(row) == getattr(theirs, facts)(row)
+        assert ours.encodings[row].offsets == theirs.encodings[row].offsets
+
+
+def _nested(rows: Any) -> list[Any]:
+    return rows if rows and isinstance(rows[0], list) else [rows]

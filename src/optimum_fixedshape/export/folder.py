@@ -100,17 +100,7 @@ def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]
     if isinstance(model_or_id, (str, Path)):
         if asked:
             return find_task(asked)
-        known = (
-            "revision",
-            "token",
-            "cache_dir",
-            "local_files_only",
-            "force_download",
-            "subfolder",
-            "trust_remote_code",
-        )
-        options = {name: hub_options[name] for name in known if name in hub_options}
-        architectures = transformers.AutoConfig.from_pretrained(model_or_id, **options).architectures or []
+        architectures = transformers.AutoConfig.from_pretrained(model_or_id, **hub_options).architectures or []
     else:
         architectures = [type(model_or_id).__name__]
     told = task_of_architectures(architectures)
@@ -176,10 +166,8 @@ def _outputs_of(model: Any, row: Task) -> tuple[str, ...]:
         output = model(**example, return_dict=True)
     if found := tuple(name for name in row.outputs if output.get(name) is not None):
         return found
-    raise UnsupportedTaskError(
-        f"{type(model).__name__} gives {', '.join(output)}, and {row.name} needs {', '.join(row.outputs)}.",
-        task=row.name,
-    )
+    given = f"{type(model).__name__} gives {', '.join(output)}"
+    raise UnsupportedTaskError(f"{given}, and {row.name} needs {', '.join(row.outputs)}.", task=row.name)
 
 
 def _exported(

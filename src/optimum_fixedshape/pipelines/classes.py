@@ -6,29 +6,34 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import transformers
+from transformers.pipelines.base import ChunkPipeline
+
+from .._compat import stock_pipeline
+from ..contract import SEQUENCE
+from . import question_answering
 from .base import FixedShapePipeline, StandIn
-from .bases import pipeline_base
 
 
-class TextClassificationPipeline(FixedShapePipeline, pipeline_base("TextClassificationPipeline")):  # type: ignore[misc]
+class TextClassificationPipeline(FixedShapePipeline, transformers.TextClassificationPipeline):  # type: ignore[misc]
     """transformers' `TextClassificationPipeline` on a fixed graph."""
 
     fixed_task = "text-classification"
 
 
-class FeatureExtractionPipeline(FixedShapePipeline, pipeline_base("FeatureExtractionPipeline")):  # type: ignore[misc]
+class FeatureExtractionPipeline(FixedShapePipeline, transformers.FeatureExtractionPipeline):  # type: ignore[misc]
     """transformers' `FeatureExtractionPipeline` on a fixed graph."""
 
     fixed_task = "feature-extraction"
 
 
-class FillMaskPipeline(FixedShapePipeline, pipeline_base("FillMaskPipeline")):  # type: ignore[misc]
+class FillMaskPipeline(FixedShapePipeline, transformers.FillMaskPipeline):  # type: ignore[misc]
     """transformers' `FillMaskPipeline` on a fixed graph."""
 
     fixed_task = "fill-mask"
 
 
-class TokenClassificationPipeline(FixedShapePipeline, pipeline_base("TokenClassificationPipeline")):  # type: ignore[misc]
+class TokenClassificationPipeline(FixedShapePipeline, transformers.TokenClassificationPipeline):  # type: ignore[misc]
     """transformers' `TokenClassificationPipeline` on a fixed graph."""
 
     fixed_task = "token-classification"
@@ -43,20 +48,27 @@ class TokenClassificationPipeline(FixedShapePipeline, pipeline_base("TokenClassi
         yield from base.preprocess(sentence, offset_mapping, **params)
 
 
-class QuestionAnsweringPipeline(FixedShapePipeline, pipeline_base("QuestionAnsweringPipeline")):  # type: ignore[misc]
+class QuestionAnsweringPipeline(
+    FixedShapePipeline,
+    question_answering.QuestionAnsweringPipeline,
+    stock_pipeline("QuestionAnsweringPipeline") or ChunkPipeline,  # type: ignore[misc]
+):
     """transformers 4.57's `QuestionAnsweringPipeline` on a fixed graph, on every transformers."""
 
     fixed_task = "question-answering"
 
-    def preprocess(self, example: Any, *, max_seq_len: int | None = None, **params: Any) -> Iterator[Any]:
+    def preprocess(
+        self, example: Any, *, max_seq_len: int | None = None, doc_stride: int | None = None, **params: Any
+    ) -> Iterator[Any]:
         """Yields windows of the question and a part of the context, no longer than the graph holds."""
-        limit = self.tokenizer.limit
-        if limit is not None and max_seq_len is not None:
-            max_seq_len = min(max_seq_len, limit)
-        yield from super().preprocess(example, max_seq_len=max_seq_len, **params)
+        limit = self.model.ladder.limit(SEQUENCE)
+        if limit is not None:
+            max_seq_len = max_seq_len and min(max_seq_len, limit)
+            doc_stride = limit // 2 if doc_stride and doc_stride > limit else doc_stride
+        yield from super().preprocess(example, max_seq_len=max_seq_len, doc_stride=doc_stride, **params)
 
 
-class ZeroShotClassificationPipeline(FixedShapePipeline, pipeline_base("ZeroShotClassificationPipeline")):  # type: ignore[misc]
+class ZeroShotClassificationPipeline(FixedShapePipeline, transformers.ZeroShotClassificationPipeline):  # type: ignore[misc]
     """transformers' `ZeroShotClassificationPipeline` on a fixed graph."""
 
     fixed_task = "zero-shot-classification"

@@ -8,6 +8,7 @@ from typing import Any
 
 import transformers
 
+from .._compat import stock_pipeline
 from ..config import FixedShapeConfig
 from ..errors import GraphNotFoundError, ProcessorError, UnsupportedTaskError
 from ..hub import HubOptions
@@ -18,7 +19,6 @@ from ..repo import find_graphs, holds_torch_model
 from ..tasks import Overflow, Task, find_task, task_of_architectures
 from . import classes
 from .base import FixedShapePipeline
-from .bases import pipeline_base
 
 _OF_WEIGHTS = ("framework", "device_map", "dtype", "torch_dtype")
 
@@ -132,7 +132,8 @@ def _pipeline_class(row: Task, wanted: Any) -> Any:
         return ours
     if issubclass(wanted, FixedShapePipeline):
         return wanted
-    first = ours if issubclass(wanted, pipeline_base(row.pipeline)) else FixedShapePipeline
+    stock = stock_pipeline(row.pipeline)
+    first = ours if stock and issubclass(wanted, stock) else FixedShapePipeline
     return type(wanted.__name__, (first, wanted), {"fixed_task": row.name, "__doc__": wanted.__doc__})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from filelock import FileLock
 
 from optimum_fixedshape import export_model
 
-from . import tiny
+from . import onnx_models, tiny
 
 LADDER = {"batch_size": 2, "sequence_length": [8, 16]}
 
@@ -46,3 +47,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Export
         return tiny.Pair(original, words, Path(folder), task)
 
     return export
+
+
+@pytest.fixture(scope="session")
+def dynamic(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tiny.Pair:
+    """Returns a BERT encoder whose graph leaves rows and tokens open, and gives every layer."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "dynamic"
+    original = copy.deepcopy(tiny.original("bert", "feature-extraction"))
+    original.config.output_hidden_states = True
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "config.json").is_file():
+            outputs = ["last_hidden_state", "pooler_output", *(f"hidden_states.{i}" for i in range(3))]
+            onnx_models.export_dynamic(original, folder / "model.onnx", inputs=onnx_models.ALL_INPUTS, outputs=outputs)
+            tiny.tokenizer("wordpiece").save_pretrained(folder)
+            original.config.save_pretrained(folder)
+    return tiny.Pair(original, tiny.tokenizer("wordpiece"), folder, "feature-extraction")

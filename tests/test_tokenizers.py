@@ -6,6 +6,9 @@ import torch
 from onnx import TensorProto
 from transformers.utils import PaddingStrategy
 
+from optimum_fixedshape import InputTooLongError, ShapeLadder
+from optimum_fixedshape.processors.text import fix_tokenizer
+
 from . import words
 from .equality import assert_same
 
@@ -82,7 +85,9 @@ def test_no_padding(ladder, kind, padding):
     assert_same(fixed("a b c", padding=padding, return_tensors="np"), plain("a b c", return_tensors="np"), tolerance=0)
 
 
-@pytest.mark.parametrize(("asked", "length"), [({}, 32), ({"max_length": 9}, 16), ({"max_length": 4}, 8), ({"max_length": 99}, 32)])
+@pytest.mark.parametrize(
+    ("asked", "length"), [({}, 32), ({"max_length": 9}, 16), ({"max_length": 4}, 8), ({"max_length": 99}, 32)]
+)
 def test_padding_to_a_length(ladder, asked, length):
     fixed, plain = words.fixed("wordpiece", ladder), words.plain("wordpiece")
     for text in ("a", ["a", "b c"]):
@@ -125,7 +130,11 @@ def test_no_rows(ladder, kind, tensors):
     encoded = fixed([], return_tensors=tensors)
     assert list(encoded) == fixed.model_input_names or set(encoded) == set(fixed.model_input_names)
     for rows in encoded.values():
-        assert (rows == []) if tensors is None else (tuple(rows.shape), str(rows.dtype).split(".")[-1]) == ((0, 8), "int64")
+        assert (
+            (rows == [])
+            if tensors is None
+            else (tuple(rows.shape), str(rows.dtype).split(".")[-1]) == ((0, 8), "int64")
+        )
     assert not encoded.encodings
     both = fixed([], [], padding="max_length", return_tensors="np", return_special_tokens_mask=True)
     assert both["special_tokens_mask"].shape == (0, 32)
@@ -160,14 +169,14 @@ def test_a_mask_is_made_for_a_graph_that_takes_one(ladder):
     plain = words.reference("no pad").__class__(tokenizer_object=words.plain("bpe")._tokenizer, pad_token="<pad>")
     plain.model_input_names = ["input_ids"]
     assert list(plain("a")) == ["input_ids"]
-    fixed = words.fix_tokenizer(plain, ladder)
+    fixed = fix_tokenizer(plain, ladder)
     assert fixed("a")["attention_mask"] == [1, 1, 1, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_dynamic_graph_changes_nothing(tmp_path, kind):
     contract = words.contract(tmp_path, batch="batch", length="sequence")
-    fixed, plain = words.fixed(kind, words.ShapeLadder((contract,))), words.plain(kind)
+    fixed, plain = words.fixed(kind, ShapeLadder((contract,))), words.plain(kind)
     assert fixed.limit is None
     for args, extra in CALLS.values():
         for more in ({}, FIELDS):
@@ -192,6 +201,8 @@ def test_padding_encoded_rows(ladder, kind):
             assert_same(ours, theirs, tolerance=0)
     assert_same(fixed.pad(_copied(some), False), plain.pad(_copied(some), False))
     assert_same(fixed.pad(_copied(some), "max_length", 9), plain.pad(_copied(some), "max_length", 16))
+    with pytest.raises(InputTooLongError, match="Item 1 has sequence_length 40"):
+        fixed.pad({"input_ids": [[1], [1] * 40]})
     assert fixed.pad({"input_ids": []}) == {"input_ids": []}
 
 

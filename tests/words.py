@@ -99,9 +99,13 @@ def reference(kind: str) -> Any:
 
 
 def fixed(kind: str, ladder: ShapeLadder, **options: Any) -> Any:
+    return fix_quietly(plain(kind), ladder, **options)
+
+
+def fix_quietly(tokenizer: Any, ladder: ShapeLadder, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TokenizersBackend has no pad token|PreTrainedTokenizerFast has no pad token")
-        return fix_tokenizer(plain(kind), ladder, **options)
+        return fix_tokenizer(tokenizer, ladder, **options)
 
 
 def lengths_of(encoded: Any) -> list[int]:
@@ -111,7 +115,9 @@ def lengths_of(encoded: Any) -> list[int]:
 
 def assert_padded(ours: Any, tokenizer: Any, *args: Any, rungs: Sequence[int] = RUNGS, **kwargs: Any) -> None:
     """Asserts that `ours` is what the plain `tokenizer` gives when it pads to the smallest rung that holds the rows."""
-    bare = tokenizer(*args, **{**kwargs, "return_tensors": None, "padding": False, "truncation": kwargs.get("truncation", False)})
+    bare = tokenizer(
+        *args, **{**kwargs, "return_tensors": None, "padding": False, "truncation": kwargs.get("truncation", False)}
+    )
     longest = max(lengths_of(bare) + [len(row) for row in _nested(bare.get("labels", []))])
     length = min(rung for rung in rungs if rung >= longest)
     theirs = tokenizer(*args, **{**kwargs, "padding": "max_length", "max_length": length})

@@ -49,7 +49,7 @@ def pad_id_of(tokenizer_or_config: Any) -> int:
     """Returns the id that pads: the pad token's, else the end token's, else 0."""
     for name in ("pad_token_id", "eos_token_id"):
         found = getattr(tokenizer_or_config, name, None)
-        found = found[0] if isinstance(found, list) else found
+        found = next(iter(found), None) if isinstance(found, list) else found
         if found is not None and found >= 0:
             return int(found)
     return 0

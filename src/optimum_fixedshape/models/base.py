@@ -144,7 +144,7 @@ class FixedShapeMixin(LoadingMixin, SessionMixin):
         known = set(self.contract.input_names)
         if not known & given.keys():
             raise MissingInputError(
-                f"The graph takes {', '.join(known)}; what came is: {', '.join(given) or 'nothing'}.",
+                f"The graph takes {', '.join(self.contract.input_names)}; what came is: {', '.join(given) or 'nothing'}.",
                 missing=self.contract.input_names,
                 given=tuple(given),
             )

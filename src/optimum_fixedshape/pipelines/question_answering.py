@@ -152,8 +152,8 @@ def fit_stride(tokenizer: Any, example: Example, *, special: int, max_seq_len: i
     if room <= 0 and count_tokens(tokenizer, example.context) > room:
         longest = max_seq_len - special - 1
         raise QuestionTooLongError(
-            f"The question has {question} tokens. A window of {max_seq_len} tokens, {special} of them special, holds "
-            f"at most {longest} beside one of the context. Shorten the question, or raise `max_seq_len`.",
+            f"The question has {question} tokens, which leaves no room for context: a window of {max_seq_len} tokens, "
+            f"{special} of them special, takes questions of at most {longest}. Shorten it, or raise `max_seq_len`.",
             size=question,
             limit=longest,
             axis="sequence_length",
@@ -167,11 +167,8 @@ def block_tokens(sequences: Sequence[int | None], ids: Sequence[int], *, context
     CLS stays free: models point at it where there is no answer. Where the context comes first (0), transformers frees
     every token, the question's too.
     """
-    if context == 0:
-        return [0] * len(ids)
-    return [
-        int(sequence != 1 and (cls is None or token != cls)) for sequence, token in zip(sequences, ids, strict=True)
-    ]
+    pairs = zip(sequences, ids, strict=True)
+    return [int(context == 1 and sequence != context and token != cls) for sequence, token in pairs]
 
 
 def read_row(array: Any) -> Array:
@@ -184,18 +181,22 @@ def read_row(array: Any) -> Array:
 def normalize_logits(logits: Array, free: Array) -> Array:
     """Returns the softmax over the free tokens, (tokens,); the others get next to nothing."""
     logits = np.where(free, logits, -10000.0)
-    powers: Array = np.exp(logits - logits.max())
-    return powers / powers.sum()
+    powers = np.exp(logits - logits.max())
+    probabilities: Array = powers / powers.sum()
+    return probabilities
 
 
 def rank_scores(scores: Array, *, count: int) -> Array:
-    """Returns the flat positions of the highest scores, highest first, (count or fewer,)."""
+    """Returns the flat positions of the highest scores, highest first, (count or fewer,).
+
+    Which of several equal scores get in is up to NumPy, so that only transformers' choice of its functions is exact.
+    """
     costs = -scores.ravel()
     if count == 1:
-        return costs.argmin(keepdims=True)
-    # Which of several equal scores get in is up to NumPy, and has to be the same as in transformers.
-    best = np.argpartition(costs, count)[:count] if count < costs.size else np.arange(costs.size)
-    return best[np.argsort(costs[best])]
+        return np.array([costs.argmin()])
+    best: Array = np.argpartition(costs, count)[:count] if count < costs.size else np.arange(costs.size)
+    order: Array = best[np.argsort(costs[best])]
+    return order
 
 
 def find_spans(start_logits: Array, end_logits: Array, free: Array, *, count: int, max_answer_len: int) -> Spans:
@@ -222,17 +223,10 @@ def find_spans(start_logits: Array, end_logits: Array, free: Array, *, count: in
     return Spans(firsts, lasts, scores[firsts, lasts], null_score)
 
 
-def find_word(encoding: Any, token: int, *, context: int) -> tuple[int, int] | None:
-    """Returns the characters (first, last + 1) of a token's word, or None where it has none in the context."""
-    word = encoding.token_to_word(token) if token >= 0 else None
-    chars: tuple[int, int] | None = None if word is None else encoding.word_to_chars(word, context)
-    return chars
-
-
 def locate_span(encoding: Any, first: int, last: int, *, context: int, align_to_words: bool) -> tuple[int, int]:
     """Returns the characters (first, last + 1) of a span of tokens, widened to whole words where both are known."""
-    words = [find_word(encoding, token, context=context) for token in (first, last)] if align_to_words else [None]
-    known = [word for word in words if word is not None]
+    words = [encoding.token_to_word(token) for token in (first, last) if align_to_words and token >= 0]
+    known = [chars for word in words if word is not None and (chars := encoding.word_to_chars(word, context))]
     start, end = known if len(known) == 2 else (encoding.offsets[first], encoding.offsets[last])
     return start[0], end[1]
 
@@ -277,9 +271,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]  # transfo
         return pick[0], {}, pick[1]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the answers of an example, a list of them for a list, a stream for a generator or torch dataset.
-
-        The answers of one example are one dict, or, with `top_k`, a list of dicts, best first.
+        """Returns one answer, or several best first; a list of that for a list, a stream for a generator or dataset.
 
         Args:
             *args: A question and its context, or dicts of `question` and `context`: one, several, or one iterable.
@@ -301,7 +293,8 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]  # transfo
         inputs = read_inputs(args, kwargs)
         if isinstance(inputs, list) and len(inputs) == 1:
             inputs = inputs[0]
-        return [] if inputs == [] else super().__call__(inputs, **kwargs)
+        # Not super(): where transformers has its own class, it comes next in the fixed pipeline, and reads them again.
+        return [] if inputs == [] else ChunkPipeline.__call__(self, inputs, **kwargs)
 
     def preprocess(
         self,

@@ -79,7 +79,7 @@ class FixedShapeTokenizer:
         Raises:
             InputTooLongError: A row is longer than the largest rung.
         """
-        return pad(self, _named(self._plain_class.pad, args, {"padding": True, **kwargs}))
+        return pad(self, {"padding": True, **_named(self._plain_class.pad, args, kwargs)})
 
     def feeds(self, items: str | Iterable[Any], **kwargs: Any) -> Iterator[Feed]:
         """Yields feeds for a bare `InferenceSession`, exact in every dimension, in the order of `items`.

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 import transformers
@@ -249,59 +245,3 @@ def test_names_of_its_own_and_texts(tmp_path):
     output = model(np.array([["a"], ["b"]]), torch.tensor([[1.0], [2.0]]))
     assert output.text.tolist() == [["a"], ["b"]]
     assert_same(output.doubled, torch.tensor([[2.0], [4.0]]))
-
-
-# Around the session
-
-
-def test_run_needs_no_torch(exported):
-    """Everything under `model.run`, in a process that has neither torch nor transformers."""
-    code = f"""
-        import sys
-        from pathlib import Path
-        import numpy as np
-        from optimum_fixedshape.config import FixedShapeConfig
-        from optimum_fixedshape.repo import find_graphs
-        from optimum_fixedshape.fitting import Fill
-        from optimum_fixedshape.runtime import Runtime
-
-        graphs = find_graphs({str(exported("text-classification").folder)!r})
-        runtime = Runtime(graphs.ladder, graphs.paths, fill=Fill())
-        output, = runtime.run([{{"input_ids": np.ones((3, 9), np.int64)}}])
-        assert output["logits"].shape == (3, 3)
-        assert [stats.runs for stats in runtime.stats] == [2, 0]
-        assert not {{"torch", "transformers", "optimum"}} & sys.modules.keys(), sys.modules.keys()
-    """
-    subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(code)], check=True)
-
-
-def test_the_slow_fusion_is_off(exported, tmp_path, capfd):
-    """onnxruntime's own optimizer fuses Add + LayerNormalization on fixed shapes; a session of ours does not."""
-    folder = exported("text-classification").folder
-    capfd.readouterr()
-    assert ORTModelForSequenceClassification.from_pretrained(folder)(**rows(1, 16)).logits.shape == (1, 3)
-    assert capfd.readouterr() == ("", ""), "and it says nothing about it"
-    nodes = {}
-    for name in ("stock", "ours"):
-        options = ort.SessionOptions()
-        options.optimized_model_filepath = str(tmp_path / f"{name}.onnx")
-        if name == "stock":
-            ort.InferenceSession(str(folder / "model.onnx"), options)
-        else:
-            assert ORTModelForSequenceClassification.from_pretrained(folder, session_options=options).session
-        graph = onnx.load(tmp_path / f"{name}.onnx", load_external_data=False).graph
-        nodes[name] = [node.op_type for node in graph.node]
-    assert "SkipLayerNormalization" in nodes["stock"]
-    assert not {"SkipLayerNormalization", "EmbedLayerNormalization"} & set(nodes["ours"])
-
-
-def test_stats_tell_runs_rows_and_waste(exported):
-    model = ORTModelForSequenceClassification.from_pretrained(exported("text-classification").folder)
-    model(**rows(3, 4))
-    model(**rows(2, 16))
-    long, short = model.stats
-    assert (long.sizes["sequence_length"], long.runs, long.rows, long.waste) == (16, 1, 2, 0.0)
-    assert (short.sizes["sequence_length"], short.runs, short.rows) == (8, 2, 3)
-    assert short.waste == pytest.approx(1 - 12 / 32)
-    assert len(model.ladder) == 2
-    assert model.contract.sequence_length == 16

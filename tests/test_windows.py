@@ -40,7 +40,7 @@ def longest_text(special: np.ndarray) -> range:
     return range(ends[first], ends[first + 1] - 1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows())
 def test_every_token_is_owned_once_by_a_window_that_holds_it(row):
     special, limit = row
@@ -56,7 +56,7 @@ def test_every_token_is_owned_once_by_a_window_that_holds_it(row):
     assert (np.diff(windows.owner) >= 0).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows())
 def test_the_owner_sees_most_of_a_tokens_surroundings(row):
     special, limit = row
@@ -118,7 +118,7 @@ def test_inputs_are_cut_along_the_tokens_alone():
         np.testing.assert_array_equal(piece["flags"], flags)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows(), st.sampled_from(["float32", "float16", "int64"]))
 def test_what_follows_the_tokens_comes_from_their_owners(row, dtype):
     special, limit = row

@@ -63,6 +63,7 @@ TASKS: tuple[Task, ...] = (
         "QuestionAnsweringModelOutput",
         ("start_logits", "end_logits"),
         "QuestionAnsweringPipeline",
+        overflow="window",
     ),
     Task(
         "fill-mask",

@@ -1,4 +1,4 @@
-"""Rows that are longer than any rung: overlapping windows, and one answer out of theirs. Pure functions on NumPy arrays.
+"""Rows that are longer than any rung: overlapping windows, and one answer out of theirs. Pure functions on arrays.
 
 A window repeats the row's special tokens and, in a pair, the whole shorter text; it moves along the longest stretch of
 text. Outputs that follow the tokens take each token from the window that sees most of its surroundings; all others are

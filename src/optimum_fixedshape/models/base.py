@@ -141,11 +141,12 @@ class FixedShapeMixin(LoadingMixin, SessionMixin):
         return {name: value for name, value in zip(names, args, strict=False) if value is not None}
 
     def _feeds(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        known = set(self.contract.input_names)
+        names = self.contract.input_names
+        known = set(names)
         if not known & given.keys():
             raise MissingInputError(
-                f"The graph takes {', '.join(self.contract.input_names)}; what came is: {', '.join(given) or 'nothing'}.",
-                missing=self.contract.input_names,
+                f"The graph takes {', '.join(names)}; what came is: {', '.join(given) or 'nothing'}.",
+                missing=names,
                 given=tuple(given),
             )
         for name in given.keys() - known - self._said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import warnings
@@ -244,8 +245,11 @@ def _exported(
 def _load_config(where: str | Path, hub: HubOptions, trust_remote_code: bool, contract: ShapeContract | None) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
-    if contract and Path(where).is_dir() and not (Path(where) / "config.json").is_file():
-        return PretrainedConfig(num_labels=_labels(contract))
+    if contract and Path(where).is_dir():
+        saved = Path(where) / "config.json"
+        facts = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {"num_labels": _labels(contract)}
+        if not facts.get("model_type"):  # a graph whose original nobody knows
+            return PretrainedConfig.from_dict(facts)
     return AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **hub.for_transformers())
 
 

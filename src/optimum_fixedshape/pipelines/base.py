@@ -18,13 +18,13 @@ from torch.utils.data import Dataset
 from transformers.pipelines.base import ChunkPipeline
 from transformers.pipelines.pt_utils import PipelineIterator
 
-from ..contract import BATCH, SEQUENCE, ShapeContract
-from ..errors import InputTooLongError, ProcessorError, UnsupportedTaskError
-from ..fitting import Arrays
-from ..models.base import FixedShapeMixin
-from ..processors.text import FixedShapeTokenizer, fix_tokenizer
-from ..tasks import Overflow, Task, find_task
-from ..windows import Windows, cut_windows, merge_windows, plan_windows
+from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeContract
+from optimum_fixedshape.errors import InputTooLongError, ProcessorError, UnsupportedTaskError
+from optimum_fixedshape.fitting import Arrays
+from optimum_fixedshape.models.base import FixedShapeMixin
+from optimum_fixedshape.processors.text import FixedShapeTokenizer, fix_tokenizer
+from optimum_fixedshape.tasks import Overflow, Task, find_task
+from optimum_fixedshape.windows import Windows, cut_windows, merge_windows, plan_windows
 
 _LOOK_AHEAD_BATCHES = 16
 _LOOK_AHEAD_BYTES = 64 * 2**20
@@ -198,6 +198,7 @@ class StandIn:
         self.__dict__.update(replaced, _real=real, forward=call)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns what `call` returns."""
         return self.forward(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 import transformers
 from transformers.pipelines.base import ChunkPipeline
 
-from .._compat import stock_pipeline
-from ..contract import SEQUENCE
+from optimum_fixedshape._compat import stock_pipeline
+from optimum_fixedshape.contract import SEQUENCE
+
 from . import question_answering
 from .base import FixedShapePipeline, StandIn
 
@@ -57,15 +58,15 @@ class QuestionAnsweringPipeline(
 
     fixed_task = "question-answering"
 
-    def preprocess(
-        self, example: Any, *, max_seq_len: int | None = None, doc_stride: int | None = None, **params: Any
-    ) -> Iterator[Any]:
+    def preprocess(self, example: Any, *args: Any, **params: Any) -> Iterator[Any]:
         """Yields windows of the question and a part of the context, no longer than the graph holds."""
         limit = self.model.ladder.limit(SEQUENCE)
         if limit is not None:
-            max_seq_len = max_seq_len and min(max_seq_len, limit)
-            doc_stride = limit // 2 if doc_stride and doc_stride > limit else doc_stride
-        yield from super().preprocess(example, max_seq_len=max_seq_len, doc_stride=doc_stride, **params)
+            if length := params.get("max_seq_len"):
+                params["max_seq_len"] = min(length, limit)
+            if params.get("doc_stride", 0) > limit:
+                params["doc_stride"] = limit // 2
+        yield from super().preprocess(example, *args, **params)
 
 
 class ZeroShotClassificationPipeline(FixedShapePipeline, transformers.ZeroShotClassificationPipeline):  # type: ignore[misc]
@@ -74,7 +75,7 @@ class ZeroShotClassificationPipeline(FixedShapePipeline, transformers.ZeroShotCl
     fixed_task = "zero-shot-classification"
 
     def _parse_and_tokenize(self, sequence_pairs: Any, **kwargs: Any) -> Any:
-        """transformers cuts the text to the tokenizer's length; here it is cut only if somebody said so."""
+        """Transformers cuts the text to the tokenizer's length; here it is cut only if somebody said so."""
         if self.cuts_nothing:
             kwargs.setdefault("truncation", False)
         return super()._parse_and_tokenize(sequence_pairs, **kwargs)

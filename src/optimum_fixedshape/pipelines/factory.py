@@ -8,15 +8,16 @@ from typing import Any
 
 import transformers
 
-from .._compat import stock_pipeline
-from ..config import FixedShapeConfig
-from ..errors import GraphNotFoundError, ProcessorError, UnsupportedTaskError
-from ..hub import HubOptions
-from ..models import classes as model_classes
-from ..models.base import FixedShapeMixin
-from ..processors.auto import AutoTokenizer
-from ..repo import find_graphs, holds_torch_model
-from ..tasks import Overflow, Task, find_task, task_of_architectures
+from optimum_fixedshape._compat import stock_pipeline
+from optimum_fixedshape.config import FixedShapeConfig
+from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError, UnsupportedTaskError
+from optimum_fixedshape.hub import HubOptions
+from optimum_fixedshape.models import classes as model_classes
+from optimum_fixedshape.models.base import FixedShapeMixin
+from optimum_fixedshape.processors.auto import AutoTokenizer
+from optimum_fixedshape.repo import find_graphs, holds_torch_model
+from optimum_fixedshape.tasks import Overflow, Task, find_task, task_of_architectures
+
 from . import classes
 from .base import FixedShapePipeline
 
@@ -54,7 +55,7 @@ def pipeline(
         trust_remote_code: As in transformers.
         model_kwargs: Arguments of the model's `from_pretrained`.
         pipeline_class: A pipeline class to use in place of the task's own.
-        **kwargs: All else that transformers' `pipeline` or the task's pipeline takes (``batch_size=``, ``top_k=``, ...).
+        **kwargs: All else that transformers' `pipeline` or the task's pipeline takes (``batch_size=``, ``top_k=``).
 
     Raises:
         GraphNotFoundError: There is no graph.

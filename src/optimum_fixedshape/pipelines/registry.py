@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from ..models import classes as model_classes
-from ..tasks import REGISTRY_PREFIX, tasks_with_pipeline
+from optimum_fixedshape.models import classes as model_classes
+from optimum_fixedshape.tasks import REGISTRY_PREFIX, tasks_with_pipeline
+
 from . import classes
 
 

@@ -1,4 +1,4 @@
-"""Beside optimum and transformers: the same surface, the same classes, folders that load on both sides, same scripts."""
+"""Beside optimum and transformers: the same surface and classes, folders that load on both sides, the same scripts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ needs_optimum_onnx = pytest.mark.skipif(not HAS_OPTIMUM_ONNX, reason="needs opti
 CLASSES = sorted({task.model for task in TASKS} | {"ORTModelForCustomTasks"})
 
 # Public names of optimum-onnx 0.1's ORTModel, of the class and of its instances.
-SURFACE = """
-    auto_model_class base_model_prefix can_generate config config_class config_name device dtype forward from_pretrained
-    git_config_username_and_email initialize_ort_attributes input_dtypes input_names input_shapes model model_name
-    model_path model_save_dir model_type output_dtypes output_names output_shapes path preprocessors provider
-    provider_option provider_options providers push_to_hub raise_on_numpy_input_io_binding save_pretrained save_session
-    session to use_io_binding
-""".split()
+SURFACE = sorted(
+    {
+        *("auto_model_class", "base_model_prefix", "can_generate", "config", "config_class", "config_name", "device"),
+        *("dtype", "forward", "from_pretrained", "git_config_username_and_email", "initialize_ort_attributes"),
+        *("input_dtypes", "input_names", "input_shapes", "model", "model_name", "model_path", "model_save_dir"),
+        *("model_type", "output_dtypes", "output_names", "output_shapes", "path", "preprocessors", "provider"),
+        *("provider_option", "provider_options", "providers", "push_to_hub", "raise_on_numpy_input_io_binding"),
+        *("save_pretrained", "save_session", "session", "to", "use_io_binding"),
+    }
+)
 # Arguments of its from_pretrained, with what they are by default.
 ARGUMENTS = {
     "config": None,
@@ -81,13 +84,12 @@ def test_everything_that_optimums_models_have(model):
 def test_the_list_of_names_is_complete(exported):
     import optimum.onnxruntime
 
-    stock = optimum.onnxruntime.ORTModelForSequenceClassification.from_pretrained(
-        exported("text-classification").folder
-    )
+    folder = exported("text-classification").folder
+    stock = optimum.onnxruntime.ORTModelForSequenceClassification.from_pretrained(folder)
     assert sorted(name for name in dir(stock) if not name.startswith("_")) == SURFACE
     parameters = inspect.signature(type(stock).from_pretrained).parameters
     assert {name for name, p in parameters.items() if p.default is not p.empty} - OURS.keys() == ARGUMENTS.keys()
-    ours = ORTModelForSequenceClassification.from_pretrained(exported("text-classification").folder)
+    ours = ORTModelForSequenceClassification.from_pretrained(folder)
     for name in ("path", "device", "dtype", "providers", "provider", "input_names", "output_names", "input_dtypes"):
         assert getattr(ours, name) == getattr(stock, name), name
     for name in ("output_dtypes", "input_shapes", "output_shapes", "use_io_binding", "model_save_dir", "model_type"):
@@ -137,7 +139,13 @@ def test_what_optimum_exports_loads_here(tmp_path):
     original, words = tiny.original("roberta", "token-classification"), tiny.tokenizer("bpe")
     original.save_pretrained(tmp_path / "torch")
     words.save_pretrained(tmp_path / "torch")
-    main_export(tmp_path / "torch", tmp_path / "onnx", task="token-classification", do_validation=False)
+    main_export(
+        tmp_path / "torch",
+        tmp_path / "onnx",
+        task="token-classification",
+        library_name="transformers",
+        do_validation=False,
+    )
     feeds = dict(words(SENTENCES, padding=True, return_tensors="pt"))
     with torch.no_grad():
         theirs = original(**feeds).logits

@@ -154,6 +154,10 @@ def stream(rows):
     yield from rows
 
 
+def put_in_order(pipe: Any, question: str, context: str) -> tuple[str, str]:
+    return (question, context) if pipe.tokenizer.padding_side == "right" else (context, question)
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -214,11 +218,18 @@ FORMS: dict[str, Callable[[Any], Any]] = {
         question="When?", context=SHORT, max_seq_len=24, max_answer_len=1, handle_impossible_answer=True, top_k=60
     ),
     "window just large enough": lambda pipe: pipe(question="?", context=SHORT, max_seq_len=8, doc_stride=1, top_k=3),
-    "window of the question alone": lambda pipe: list(
+    "window just large enough without context": lambda pipe: list(
         pipe(
             stream([{"question": "a b c", "context": ""}]),
-            max_seq_len=len(pipe.tokenizer("a b c")["input_ids"]),
+            max_seq_len=len(pipe.tokenizer(*put_in_order(pipe, "a b c", ""))["input_ids"]),
             doc_stride=0,
+        )
+    ),
+    "widest overlap without question": lambda pipe: list(
+        pipe(
+            stream([{"question": "", "context": SHORT}]),
+            max_seq_len=12,
+            doc_stride=11 - pipe.tokenizer.num_special_tokens_to_add(pair=bool(put_in_order(pipe, "", SHORT)[1])),
         )
     ),
     "window of special tokens": lambda pipe: pipe(

@@ -26,6 +26,15 @@ def ladder(tmp_path_factory):
     return words.ladder_of(tmp_path_factory.mktemp("ladder"))
 
 
+@pytest.fixture(scope="module")
+def made(ladder):
+    return {
+        (kind, overflow): words.fixed(kind, ladder, overflow=overflow)
+        for kind in KINDS
+        for overflow in ("error", "truncate", "window")
+    }
+
+
 def sessions_of(ladder):
     return {rung.sequence_length: ort.InferenceSession(str(rung.path)) for rung in ladder.rungs}
 
@@ -97,7 +106,7 @@ def test_a_dynamic_graph_gets_feeds_too(tmp_path):
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "bytes"])
 def test_threads_do_not_meet(ladder, kind):
     fixed = words.fixed(kind, ladder)
-    texts = [" ".join(tiny.SENTENCES)] * 8
+    texts = [" ".join(tiny.SENTENCES)] * 4
     asked = [
         {"truncation": truncation, "max_length": length, "padding": padding, "padding_side": side, **more}
         for truncation in (True, "only_first")
@@ -111,7 +120,7 @@ def test_threads_do_not_meet(ladder, kind):
 
     def work(thread):
         start.wait()
-        for step in range(60):
+        for step in range(25):
             index = (thread * 7 + step * 11) % len(asked)
             assert_same(fixed(texts, **asked[index]), expected[index])
             assert fixed.encode("a tram", truncation=True, max_length=4 + step % 9)
@@ -126,7 +135,7 @@ rows = st.lists(anything | known, max_size=4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=rows,
     pairs=st.none() | st.randoms(use_true_random=False),
@@ -136,8 +145,8 @@ rows = st.lists(anything | known, max_size=4)
     special=st.booleans(),
     tensors=st.sampled_from([None, "np"]),
 )
-def test_anything_at_all(ladder, kind, texts, pairs, truncation, overflow, side, special, tensors):
-    plain, fixed = words.reference(kind), words.fixed(kind, ladder, overflow=overflow)
+def test_anything_at_all(made, kind, texts, pairs, truncation, overflow, side, special, tensors):
+    plain, fixed = words.reference(kind), made[kind, overflow]
     seconds = [] if pairs is None else [pairs.sample(texts, len(texts))]
     kwargs = {"add_special_tokens": special, "return_special_tokens_mask": True}
     cuts = truncation if truncation is not None else overflow == "truncate"
@@ -162,5 +171,11 @@ def test_anything_at_all(ladder, kind, texts, pairs, truncation, overflow, side,
     rung = 8 if longest <= 8 else 16
     theirs = plain.pad(bare, padding="max_length", max_length=rung, padding_side=side, return_tensors=tensors)
     assert_same(ours, theirs, tolerance=0)
-    windows = words.fixed(kind, ladder, overflow="window")(texts, *seconds, **kwargs)
-    assert {*windows["overflow_to_sample_mapping"]} == {*range(len(texts))}
+    try:
+        windows = made[kind, "window"](texts, *seconds, **kwargs)
+    except InputTooLongError as error:  # without a Rust backend every window repeats one text of a pair
+        assert seconds
+        assert kind in words.SLOW
+        assert "of which every window must repeat" in str(error)
+    else:
+        assert {*windows["overflow_to_sample_mapping"]} == {*range(len(texts))}

@@ -89,6 +89,7 @@ def ladder_of(folder: Path, lengths: Sequence[int] = RUNGS, **what: Any) -> Shap
     return ShapeLadder(tuple(contract(folder, name=f"{n}.onnx", length=n, **what) for n in lengths))
 
 
+@functools.cache
 def reference(kind: str) -> Any:
     """Returns the plain tokenizer; one without a pad token pads with its end token, as its user would make it do."""
     if kind != "no pad":

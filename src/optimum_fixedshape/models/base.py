@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -21,7 +20,7 @@ from optimum_fixedshape.repo import MAIN_GRAPH
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.tasks import Task, task_of_model
 
-from .loading import LoadingMixin
+from .loading import LoadingMixin, ScratchFolder
 from .session import SessionMixin
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ class FixedShapeMixin(LoadingMixin, SessionMixin):
 
     Attributes:
         config: The configuration of the original model.
-        home: The folder that holds config and processors.
         fixed_shape_config: What is known of the graphs, and saved with them.
         task: The row of the task table, or None for custom tasks.
         auto_model_class: transformers' class that loads the original.
@@ -59,16 +57,24 @@ class FixedShapeMixin(LoadingMixin, SessionMixin):
         config: transformers.PretrainedConfig,
         session: Runtime | ort.InferenceSession,
         use_io_binding: bool | None = None,
-        model_save_dir: str | Path | TemporaryDirectory[str] | None = None,
+        model_save_dir: str | Path | ScratchFolder | None = None,
     ) -> None:
         """Takes what optimum's models take; `session` may also be a `Runtime` with several rungs."""
         OptimizedModel.__init__(self, model=None, config=config)
         self.initialize_ort_attributes(session, use_io_binding)
-        self._kept = _Kept(model_save_dir)
-        folder = model_save_dir.name if isinstance(model_save_dir, TemporaryDirectory) else model_save_dir
-        self.home = Path(folder or self.path.parent)
+        self._save_dir = model_save_dir or self.path.parent
         self.fixed_shape_config = FixedShapeConfig(tuple(path.name or MAIN_GRAPH for path in self.runtime.graphs))
         self._said: set[str] = set()
+
+    @property
+    def home(self) -> Path:
+        """The folder that holds config and processors."""
+        return self._save_dir.path if isinstance(self._save_dir, ScratchFolder) else Path(self._save_dir)
+
+    @property
+    def model_save_dir(self) -> Path:
+        """The same as `home`, under optimum's name for it."""
+        return self.home
 
     def run(self, feeds: Mapping[str, Array]) -> Arrays:
         """Returns the graph's outputs by name: NumPy in, NumPy out, no torch.
@@ -162,19 +168,6 @@ class FixedShapeMixin(LoadingMixin, SessionMixin):
     def eval(self) -> Self:
         """Returns the model: a graph is always in evaluation mode."""
         return self
-
-
-class _Kept:
-    """Keeps a folder that goes with its last owner; copies in other processes only read it."""
-
-    def __init__(self, folder: Any = None) -> None:
-        self.folder = folder
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Kept, ()
 
 
 def _matters(name: str, value: Any) -> bool:

@@ -6,10 +6,11 @@ import json
 import logging
 import shutil
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, ClassVar, Self
 
 from optimum_fixedshape.config import FixedShapeConfig, made_folder
@@ -27,6 +28,20 @@ logger = logging.getLogger(__name__)
 
 _OF_TORCH_ALONE = {"dtype", "torch_dtype", "device_map", "attn_implementation", "low_cpu_mem_usage", "use_safetensors"}
 _OF_PIPELINES = {"_from_pipeline", "_commit_hash", "code_revision", "framework"}
+
+
+class ScratchFolder:
+    """A folder that goes with the last model that reads from it; copies in other processes only borrow it."""
+
+    def __init__(self) -> None:
+        self.path = Path(mkdtemp(prefix="optimum-fixedshape-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path, (self.path,)
 
 
 class LoadingMixin:
@@ -99,13 +114,13 @@ class LoadingMixin:
         pool = SessionPool(
             providers or [provider], _one_for_each(provider_options, providers or [provider]), session_options
         )
-        save_dir: Path | TemporaryDirectory[str]
+        save_dir: Path | ScratchFolder
         graphs = None if export else _graphs_or_none(model_id, file_name, hub, shapes, roles)
         if graphs is not None:
             save_dir = graphs.folder
         else:
             save_dir = _exported(cls.task, model_id, shapes, hub, trust_remote_code)
-            graphs = find_graphs(save_dir.name, roles=roles)
+            graphs = find_graphs(save_dir.path, roles=roles)
         if config is None or isinstance(config, (str, Path)):
             config = _load_config(config or graphs.folder, hub, trust_remote_code, graphs.ladder.largest)
         runtime = Runtime(graphs.ladder, graphs.paths, fill=fill_of(config), pool=pool)
@@ -225,7 +240,7 @@ def _graphs_or_none(
 
 def _exported(
     task: Task | None, model_id: str | Path, shapes: Sizes | None, hub: HubOptions, trust_remote_code: bool
-) -> TemporaryDirectory[str]:
+) -> ScratchFolder:
     from optimum_fixedshape.export.folder import export_model
     from optimum_fixedshape.export.shapes import shapes_up_to
 
@@ -237,8 +252,8 @@ def _exported(
         model_id,
         ", ".join(f"{key} {size}" for key, size in shapes.items()),
     )
-    folder = TemporaryDirectory(prefix="optimum-fixedshape-")
-    export_model(model_id, folder.name, task=task.name if task else None, shapes=shapes, progress=False, **options)
+    folder = ScratchFolder()
+    export_model(model_id, folder.path, task=task.name if task else None, shapes=shapes, progress=False, **options)
     return folder
 
 

@@ -26,7 +26,6 @@ class SessionMixin:
     """
 
     config: Any
-    home: Path
     runtime: Runtime
 
     def initialize_ort_attributes(
@@ -80,11 +79,6 @@ class SessionMixin:
     def model_name(self) -> str:
         """The name of the file of the first rung."""
         return self.path.name
-
-    @property
-    def model_save_dir(self) -> Path:
-        """The folder that holds config and processors."""
-        return self.home
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Returns the model on another device; its sessions are opened there when next needed.

@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -126,16 +127,14 @@ def test_the_task_of_a_class(architecture, task):
 
 def test_tasks_that_do_not_fit(tmp_path):
     head, encoder = tiny.original("bert", "token-classification"), tiny.original("bert", "feature-extraction")
-    with pytest.raises(
-        UnsupportedTaskError, match="BertForTokenClassification is a model for token-classification; for"
-    ):
+    with pytest.raises(UnsupportedTaskError, match=r"Token.* is a model for token-classification; for fill-mask"):
         export_model(head, tmp_path, task="fill-mask", shapes=LADDER)
-    with pytest.raises(UnsupportedTaskError, match="The task 'translation' is not one of: .*ner, "):
+    with pytest.raises(UnsupportedTaskError, match=r"The task 'translation' is not one of: .*ner, "):
         export_model(head, tmp_path, task="translation")
     own = type("Own", (transformers.BertModel,), {})(encoder.config)
     with pytest.raises(UnsupportedTaskError, match=r"The task of Own cannot be told. Pass task=."):
         export_model(own, tmp_path)
-    with pytest.raises(UnsupportedTaskError, match="Own gives last_hidden_state, pooler_output, and .* needs logits"):
+    with pytest.raises(UnsupportedTaskError, match=r"Own gives last_hidden_state, pooler_output, and .* needs logits"):
         export_model(own, tmp_path, task="text-classification", shapes=LADDER, progress=False)
     assert not list(tmp_path.iterdir())
 
@@ -211,11 +210,16 @@ def test_the_model_comes_back_as_it_was(tmp_path):
 
 
 def test_the_missing_extra_is_named():
-    code = (
-        "import sys\nsys.modules['onnxscript'] = None\nimport optimum_fixedshape\n"
-        "try:\n    optimum_fixedshape.export_model\nexcept ImportError as error:\n    print(type(error).__name__, error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = """
+        import sys
+        sys.modules["onnxscript"] = None
+        import optimum_fixedshape
+        try:
+            optimum_fixedshape.export_model
+        except ImportError as error:
+            print(type(error).__name__, error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("MissingExtraError")
     assert 'pip install "optimum-fixedshape[export]"' in done.stdout
 

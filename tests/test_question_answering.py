@@ -1,6 +1,6 @@
 """Our question answering gives transformers 4.57's answers: beside its own class where there is one, else as recorded.
 
-`.venvs/4/bin/python tests/test_question_answering.py` records them again.
+`.venv/4/bin/python -m tests.test_question_answering` records them again.
 """
 
 import contextlib
@@ -28,15 +28,12 @@ from torch.utils.data import Dataset
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from optimum_fixedshape.errors import FixedShapeError, InputTooLongError, ProcessorError
-from optimum_fixedshape.pipelines.question_answering import (
-    Example,
-    QuestionAnsweringPipeline,
-    find_spans,
-)
+from optimum_fixedshape.pipelines.question_answering import Example, QuestionAnsweringPipeline
+from optimum_fixedshape.pipelines.spans import find_spans
 
 Reference = getattr(transformers, "QuestionAnsweringPipeline", None)
 GOLDEN = Path(__file__).parent / "data" / "question_answering.json"
-COMMAND = ".venvs/4/bin/python tests/test_question_answering.py"
+COMMAND = ".venv/4/bin/python -m tests.test_question_answering"
 
 needs_reference = pytest.mark.skipif(Reference is None, reason="transformers 5 has no question answering pipeline")
 pytestmark = [

@@ -67,6 +67,10 @@ class InputTooLongError(FixedShapeError, OverflowError):
     axis: str
 
 
+class QuestionTooLongError(InputTooLongError, ValueError):
+    """A question fills the window, so that no token of the context fits beside it."""
+
+
 class MissingInputError(FixedShapeError, ValueError):
     """The graph wants an input that was not given and that cannot be made from the others.
 

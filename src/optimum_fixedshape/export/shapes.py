@@ -24,6 +24,8 @@ _POSITIONS_START_AFTER_PADDING = frozenset(
         *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
     }
 )
+_PADDING_OF_POSITIONS = {"mpnet": 1}
+"""Where it is not the config's ``pad_token_id``."""
 
 
 def combinations_of(shapes: Sizes | None, row: Task, config: Any) -> list[Combination]:
@@ -69,5 +71,6 @@ def positions_of(config: Any) -> int | None:
     most = getattr(config, "max_position_embeddings", None)
     if most is None or most < 1 or not getattr(config, "position_biased_input", True):
         return None
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_START_AFTER_PADDING else 0
-    return int(most) - offset
+    if config.model_type not in _POSITIONS_START_AFTER_PADDING:
+        return int(most)
+    return int(most) - 1 - int(_PADDING_OF_POSITIONS.get(config.model_type, config.pad_token_id or 0))

@@ -130,12 +130,13 @@ def test_threads_do_not_meet(ladder, kind):
 
 
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-known = st.lists(st.sampled_from("the tram was late [SEP] <s> </s> , Zürich".split()), max_size=25).map(" ".join)
+word = st.sampled_from(["the", "tram", "was", "late", "[SEP]", "<s>", "</s>", ",", "Zürich"])
+known = st.lists(word, max_size=25).map(" ".join)
 rows = st.lists(anything | known, max_size=4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=rows,
     pairs=st.none() | st.randoms(use_true_random=False),
@@ -171,11 +172,6 @@ def test_anything_at_all(made, kind, texts, pairs, truncation, overflow, side, s
     rung = 8 if longest <= 8 else 16
     theirs = plain.pad(bare, padding="max_length", max_length=rung, padding_side=side, return_tensors=tensors)
     assert_same(ours, theirs, tolerance=0)
-    try:
+    if not (seconds and kind in words.SLOW):  # there every window repeats one text of a pair, which may leave no room
         windows = made[kind, "window"](texts, *seconds, **kwargs)
-    except InputTooLongError as error:  # without a Rust backend every window repeats one text of a pair
-        assert seconds
-        assert kind in words.SLOW
-        assert "of which every window must repeat" in str(error)
-    else:
         assert {*windows["overflow_to_sample_mapping"]} == {*range(len(texts))}

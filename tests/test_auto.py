@@ -189,10 +189,10 @@ def test_what_is_missing_is_named(tmp_path):
     graph = words.save_graph(tmp_path / "bare", length=16)
     with pytest.raises(GraphNotFoundError):
         AutoTokenizer.from_model(copy_tokenizer(tmp_path / "no graph"))
-    with pytest.raises(ProcessorError, match="from_model takes an .onnx file, a folder, .* got int"):
+    with pytest.raises(ProcessorError, match=r"from_model takes an .onnx file, a folder, .* got int"):
         AutoTokenizer.from_model(3)
     with pytest.raises(
-        ProcessorError, match="Nothing says where the tokenizer of this graph is. Pass tokenizer=, an obj"
+        ProcessorError, match=r"Nothing says where the tokenizer of this graph is. Pass tokenizer=, an obj"
     ):
         AutoTokenizer.from_model(ort.InferenceSession(onnx.load(graph).SerializeToString()))
     with pytest.raises(ProcessorError, match="A tokenizer of transformers is needed, got int"):
@@ -206,7 +206,7 @@ def test_a_folder_without_a_tokenizer_is_an_error(tmp_path, kind):
     if kind:
         (graph.parent / "config.json").write_text(json.dumps({"model_type": kind}))
     with pytest.raises(
-        ProcessorError, match="(?s)No tokenizer could be loaded from .*graphs: .* Pass tokenizer=, an object"
+        ProcessorError, match=r"(?s)No tokenizer could be loaded from .*graphs: .* Pass tokenizer=, an object"
     ):
         AutoTokenizer.from_model(graph)
     assert_fixed(AutoTokenizer.from_model(graph, tokenizer=tiny.MINILM))

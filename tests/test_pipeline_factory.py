@@ -61,6 +61,7 @@ def test_the_task_and_the_processor_are_found(exported, models, task):
         assert isinstance(pipe, getattr(transformers, row.pipeline, transformers.Pipeline))
         assert pipe.task == task
         assert isinstance(pipe.tokenizer, type(pair.tokenizer))
+        assert type(pipe).__name__ in repr(pipe)
 
 
 @pytest.mark.parametrize(

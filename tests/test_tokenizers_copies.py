@@ -1,4 +1,4 @@
-"""What is made of a fixed tokenizer: files, pickles, copies, tokenizers for other graphs; and what it takes to make one."""
+"""What is made of a fixed tokenizer: files, pickles, copies, tokenizers for other graphs; and what making one takes."""
 
 import copy
 import json

@@ -1,5 +1,6 @@
 """Fixed tokenizers at work: feeds for bare sessions, many threads, and whatever hypothesis thinks of."""
 
+import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
@@ -8,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
@@ -28,11 +29,11 @@ def ladder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(ladder):
-    return {
-        (kind, overflow): words.fixed(kind, ladder, overflow=overflow)
-        for kind in KINDS
-        for overflow in ("error", "truncate", "window")
-    }
+    @functools.cache
+    def make(kind, overflow):
+        return words.fixed(kind, ladder, overflow=overflow)
+
+    return make
 
 
 def sessions_of(ladder):
@@ -147,7 +148,8 @@ rows = st.lists(anything | known, max_size=4)
     tensors=st.sampled_from([None, "np"]),
 )
 def test_anything_at_all(made, kind, texts, pairs, truncation, overflow, side, special, tensors):
-    plain, fixed = words.reference(kind), made[kind, overflow]
+    plain, fixed = words.reference(kind), made(kind, overflow)
+    assume(kind != "bytes" or not any(text.endswith("</s>") for text in texts))  # of which ByT5 warns
     seconds = [] if pairs is None else [pairs.sample(texts, len(texts))]
     kwargs = {"add_special_tokens": special, "return_special_tokens_mask": True}
     cuts = truncation if truncation is not None else overflow == "truncate"
@@ -173,5 +175,5 @@ def test_anything_at_all(made, kind, texts, pairs, truncation, overflow, side, s
     theirs = plain.pad(bare, padding="max_length", max_length=rung, padding_side=side, return_tensors=tensors)
     assert_same(ours, theirs, tolerance=0)
     if not (seconds and kind in words.SLOW):  # there every window repeats one text of a pair, which may leave no room
-        windows = made[kind, "window"](texts, *seconds, **kwargs)
+        windows = made(kind, "window")(texts, *seconds, **kwargs)
         assert {*windows["overflow_to_sample_mapping"]} == {*range(len(texts))}

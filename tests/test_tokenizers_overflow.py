@@ -159,6 +159,14 @@ def _text_of(row):
     return [token for token, special in zip(row["input_ids"], row["special_tokens_mask"], strict=True) if not special]
 
 
+def test_windows_of_a_text_that_has_its_end_token(ladder):
+    text = "a" * 30 + "</s>"
+    with pytest.warns(UserWarning, match="already has </s>"):
+        encoded = words.fixed("bytes", ladder, overflow="window")(text)
+    assert encoded["input_ids"][-1][-1] == 1
+    assert {*words.lengths_of(encoded)} == {16}
+
+
 @pytest.mark.parametrize("kind", words.FAST)
 def test_windows_are_those_of_transformers(ladder, kind):
     fixed, plain = words.fixed(kind, ladder, overflow="window"), words.reference(kind)

@@ -44,6 +44,7 @@ class FixedShapeMixin(LoadingMixin, SessionMixin):
     task: ClassVar[Task | None] = None
     auto_model_class: ClassVar[Any]
     main_input_name = "input_ids"
+    input_modalities = "text"
     model_type = "onnx_model"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

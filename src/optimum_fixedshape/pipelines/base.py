@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 from transformers.pipelines.base import ChunkPipeline
 from transformers.pipelines.pt_utils import PipelineIterator
 
@@ -26,7 +25,11 @@ from optimum_fixedshape.processors.text import FixedShapeTokenizer, fix_tokenize
 from optimum_fixedshape.tasks import Overflow, Task, find_task
 from optimum_fixedshape.windows import Windows, cut_windows, merge_windows, plan_windows
 
-_LOOK_AHEAD_BATCHES = 16
+from .inputs import Restarting, as_transformers_takes_it
+
+# A list is answered as a whole; whoever goes through a dataset waits for the first answers, and through a generator
+# perhaps for the next item.
+_LOOK_AHEAD_BATCHES = ((list, 64), (Sized, 16))
 _LOOK_AHEAD_BYTES = 64 * 2**20
 Params = dict[str, Any]
 
@@ -76,8 +79,8 @@ class FixedShapePipeline:
         if isinstance(inputs, list) and not inputs:
             return []
         base: Any = super()
-        known = {name: _as_transformers_takes_it(value) for name, value in kwargs.items()}
-        return base.__call__(*map(_as_transformers_takes_it, args), **known)
+        known = {name: as_transformers_takes_it(value) for name, value in kwargs.items()}
+        return base.__call__(*map(as_transformers_takes_it, args), **known)
 
     def get_iterator(
         self,
@@ -89,14 +92,13 @@ class FixedShapePipeline:
         postprocess_params: Params,
     ) -> PipelineIterator:
         """Returns the answers, computed as they are asked for."""
-        sized = isinstance(inputs, Sized)
         run = partial(
             self._forward_items,
-            ahead=max(batch_size, _look_ahead(self.model.contract, sized=sized)),
+            ahead=max(batch_size, _look_ahead(self.model.contract, inputs)),
             preprocess_params=preprocess_params,
             forward_params=forward_params,
         )
-        forwarded = _Restarting(inputs, run) if sized else run(inputs)
+        forwarded = Restarting(inputs, run) if isinstance(inputs, Sized) else run(inputs)
         this: Any = self
         return PipelineIterator(forwarded, this.postprocess, postprocess_params)
 
@@ -109,8 +111,8 @@ class FixedShapePipeline:
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Saves the model and its tokenizer to a folder."""
-        self.model.save_pretrained(save_directory, **kwargs)
         self.tokenizer.save_pretrained(save_directory)
+        self.model.save_pretrained(save_directory, **kwargs)  # uploads the folder if asked to
 
     @property
     def cuts_nothing(self) -> bool:
@@ -205,53 +207,6 @@ class StandIn:
         return getattr(self.__dict__["_real"], name)
 
 
-class _Restarting:
-    """Results for a list or a dataset: as many as it has items, computed anew whenever they are gone through."""
-
-    def __init__(self, items: Any, run: Callable[[Iterable[Any]], Iterator[Any]]) -> None:
-        self._items = items
-        self._run = run
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Any]:
-        # Some datasets of torch raise no IndexError at their end.
-        return self._run(islice(iter(self._items), len(self._items)))
-
-
-class _Rows(Dataset):  # type: ignore[misc]
-    """A dataset of the ``datasets`` library as one that transformers recognises."""
-
-    def __init__(self, rows: Any) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
-
-
-def _stream(rows: Iterable[Any]) -> Iterator[Any]:
-    yield from rows
-
-
-_DATASETS: Mapping[str, Callable[[Any], Any]] = {
-    "Dataset": _Rows,
-    "Column": list,
-    "IterableDataset": _stream,
-    "IterableColumn": _stream,
-}
-"""Kinds of input that the ``datasets`` library has, and what transformers takes instead."""
-
-
-def _as_transformers_takes_it(inputs: Any) -> Any:
-    kind = type(inputs)
-    convert = _DATASETS.get(kind.__name__) if kind.__module__.startswith("datasets.") else None
-    return inputs if convert is None else convert(inputs)
-
-
 def _take(steps: Iterator[Any], most: int) -> tuple[list[Any], Exception | None]:
     """Up to `most` results, and the error that ended them early: what came before it is still answered."""
     taken = []
@@ -263,14 +218,14 @@ def _take(steps: Iterator[Any], most: int) -> tuple[list[Any], Exception | None]
     return taken, None
 
 
-def _look_ahead(contract: ShapeContract, *, sized: bool) -> int:
+def _look_ahead(contract: ShapeContract, inputs: Any) -> int:
     """How many items to prepare before they run: enough to fill batches of every rung, bounded in memory."""
-    batch = contract.batch_size or 1
-    if not sized or contract.batch_size is None:
-        return batch
+    if contract.batch_size is None:
+        return 1
+    batches = next((most for kind, most in _LOOK_AHEAD_BATCHES if isinstance(inputs, kind)), 1)
     sizes = ([axis.size or 1 for axis in spec.axes or () if axis.role != BATCH] for spec in contract.outputs)
     row = 4 * sum(int(np.prod(each)) for each in sizes)
-    return max(batch, min(batch * _LOOK_AHEAD_BATCHES, _LOOK_AHEAD_BYTES // max(row, 1)))
+    return max(contract.batch_size, min(batches * contract.batch_size, _LOOK_AHEAD_BYTES // row))
 
 
 def _overflow_of(tokenizer: Any) -> Overflow | None:

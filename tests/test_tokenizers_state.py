@@ -47,6 +47,7 @@ def test_the_class_is_the_users_own(ladder, kind):
     for name in ("__name__", "__module__", "__doc__", "vocab_files_names"):
         assert getattr(type(fixed), name) == getattr(type(plain), name)
     assert type(fixed) is type(words.fixed(kind, ladder, overflow="truncate"))
+    assert hasattr(fixed, "backend_tokenizer") is hasattr(plain, "backend_tokenizer") is fixed.is_fast
     assert repr(fixed).split("(")[0] == repr(plain).split("(")[0]
 
 

@@ -64,8 +64,9 @@ class HubRepo:
 
         if not self._options.local_files_only and not constants.HF_HUB_OFFLINE:
             try:
-                found = HfApi(token=self._options.token).list_repo_files(self.repo_id, revision=self._options.revision)
-                return tuple(found)
+                # Not list_repo_files, which tries for 23 seconds where nobody answers.
+                info = HfApi(token=self._options.token).model_info(self.repo_id, revision=self._options.revision)
+                return tuple(sibling.rfilename for sibling in info.siblings or ())
             except repo_errors() as error:
                 raise self._unknown(error) from error
             except outage_errors() as error:

@@ -125,13 +125,6 @@ class FixedShapeTokenizer:
         """Returns a plain tokenizer with the same rules and a new vocabulary."""
         return self.plain().train_new_from_iterator(*args, **kwargs)
 
-    @property
-    def backend_tokenizer(self) -> Any:
-        """The Rust tokenizer, which its user may be about to change."""
-        self._backends.clear()
-        base: Any = super()
-        return base.backend_tokenizer
-
     def _encode_plus(self, *args: Any, **kwargs: Any) -> Any:
         return self.for_one_call(kwargs)._encode_plus(*args, **kwargs)
 
@@ -199,7 +192,15 @@ def _blank(plain: type) -> Any:
 @functools.cache
 def _fixed_class(plain: type) -> type:
     facts = {"__module__": plain.__module__, "__doc__": plain.__doc__, "_plain_class": plain}
+    if hasattr(plain, "backend_tokenizer"):
+        facts["backend_tokenizer"] = property(_backend_of)
     return type(plain.__name__, (FixedShapeTokenizer, plain), facts)
+
+
+def _backend_of(tokenizer: Any) -> Any:
+    """The Rust tokenizer, which its user may be about to change."""
+    tokenizer._backends.clear()
+    return tokenizer._tokenizer
 
 
 @functools.cache

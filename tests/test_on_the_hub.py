@@ -77,7 +77,7 @@ def logits(exported):
 
 
 def test_by_repo_id(hub, logits):
-    """Model, tokenizer and pipeline, and all of it again from the cache while the Hub may not be asked."""
+    """Model, tokenizer and pipeline; and all of it again from the cache, while the Hub may not or cannot be asked."""
     code = """
         import json
         from optimum_fixedshape.repo import peek_ladder
@@ -94,14 +94,12 @@ def test_by_repo_id(hub, logits):
     assert json.loads(client(hub, code)) == logits
     wanted = {request.path.split("/", 5)[-1] for request in hub.requests if "/resolve/" in request.path}
     assert {"model.onnx", "model_2x8.onnx", "model.onnx_data", "config.json", "tokenizer.json"} <= wanted
+
     hub.reset()
     assert json.loads(client(hub, code, HF_HUB_OFFLINE="1")) == logits
     assert hub.requests == []
 
-
-def test_the_hub_is_away(hub, logits):
-    """What is in the cache loads, without waiting for anybody; what was never there says why it cannot be had."""
-    client(hub, 'Model.from_pretrained("acme/fixed"), AutoTokenizer.from_pretrained("acme/fixed")')
+    # Nobody answers: nobody waits, and what was never in the cache says why it cannot be had.
     printed = client(
         hub,
         """
@@ -188,8 +186,9 @@ def test_private_repos_and_revisions(hub):
             ("acme/missing", {"local_files_only": True}),
         ):
             said = error(Model.from_pretrained, repo, **options)
-            expected = f"{repo!r} is neither a file, nor a folder, nor a Hub repo that can be had. The Hub's client says: "
-            assert said and said.startswith(expected), said
+            assert said, repo
+            assert said.startswith(f"{repo!r} is neither a file, nor a folder, nor a Hub repo that can be "), said
+            assert "had. The Hub's client says: " in said
         said = error(Model.from_pretrained, "acme/plain")
         assert said == "acme/plain holds no graph called model.onnx. Graphs there: none.", said
         """,

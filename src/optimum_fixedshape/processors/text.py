@@ -168,12 +168,7 @@ def fix_tokenizer(
     if overflow not in ("error", "truncate", "window"):
         raise ValueError(f"overflow must be 'error', 'truncate' or 'window', got {overflow!r}.")
     plain = tokenizer.plain() if isinstance(tokenizer, FixedShapeTokenizer) else own_copy(tokenizer)
-    told = {"model_max_length": plain.model_max_length, "model_input_names": list(plain.model_input_names)}
-    if limit := ladder.limit(SEQUENCE):
-        told["model_max_length"] = min(plain.model_max_length, limit)
-    if "input_ids" in (taken := ladder.largest.input_names):
-        made = dict.fromkeys([*plain.model_input_names, "attention_mask"])
-        told["model_input_names"] = [name for name in made if name in taken]
+    told = _told_by(ladder, plain)
     fixed: FixedShapeTokenizer = _blank(type(plain))
     fixed.__dict__.update(plain.__dict__, ladder=ladder, overflow=overflow, exact_length=exact_length)
     fixed.__dict__.update(_backends=Backends(), _told={name: (told[name], getattr(plain, name)) for name in told})
@@ -185,13 +180,24 @@ def fix_tokenizer(
     return fixed
 
 
+def _told_by(ladder: ShapeLadder, plain: Any) -> dict[str, Any]:
+    """The attributes in which a tokenizer that knows the graph differs."""
+    told = {}
+    if limit := ladder.limit(SEQUENCE):
+        told["model_max_length"] = min(plain.model_max_length, limit)
+    if "input_ids" in (taken := ladder.largest.input_names):
+        made = dict.fromkeys([*plain.model_input_names, "attention_mask"])
+        told["model_input_names"] = [name for name in made if name in taken]
+    return told
+
+
 def _blank(plain: type) -> Any:
     return object.__new__(_fixed_class(plain))
 
 
 @functools.cache
 def _fixed_class(plain: type) -> type:
-    facts = {"__module__": plain.__module__, "__doc__": plain.__doc__, "_plain_class": plain}
+    facts: dict[str, Any] = {"__module__": plain.__module__, "__doc__": plain.__doc__, "_plain_class": plain}
     if hasattr(plain, "backend_tokenizer"):
         facts["backend_tokenizer"] = property(_backend_of)
     return type(plain.__name__, (FixedShapeTokenizer, plain), facts)

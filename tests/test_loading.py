@@ -98,6 +98,16 @@ def test_arguments_of_transformers_that_mean_nothing_to_a_graph(folder):
         load(folder, shape={"batch_size": 1})
 
 
+def test_values_of_the_config_may_be_changed(folder):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    for model in (
+        ORTModelForSequenceClassification.from_pretrained(folder, id2label={0: "a", 1: "b", 2: "c"}),
+        ORTModelForSequenceClassification.from_pretrained(folder, config=config, id2label={0: "a", 1: "b", 2: "c"}),
+    ):
+        assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert config.id2label[0] == "negative", "the caller's own object stays as it is"
+
+
 # Which graph
 
 
@@ -209,6 +219,8 @@ def test_roles_are_said_and_saved(tmp_path):
     assert again.contract.sizes == {"sequence_length": 4, "batch_size": 2}
     with pytest.raises(ShapeMismatchError, match="names 1 axes"):
         ORTModelForCustomTasks.from_pretrained(tmp_path, roles={"x": ["batch_size"]})
+    with pytest.raises(ShapeMismatchError, match="roles= names z, and the graph has x, y"):
+        ORTModelForCustomTasks.from_pretrained(tmp_path, roles={"z": ["batch_size"]})
 
 
 # Saving

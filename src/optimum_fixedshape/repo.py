@@ -181,7 +181,8 @@ def _choose(
 
 def _shallowest(names: Iterable[str]) -> list[str]:
     known = list(names)
-    return [name for name in known if name.count("/") == _depth(known)]
+    depth = _depth(known)
+    return [name for name in known if name.count("/") == depth]
 
 
 def _depth(names: Iterable[str]) -> float:
@@ -217,6 +218,13 @@ def _read(
     rungs = []
     for path in paths:
         contract = read_contract(path, roles=config.roles)
+        _check_names(contract, told)
         check_files(path, contract)
         rungs += [(rung, path) for rung in pin_all(contract, config.shapes)]
     return Graphs(home, ShapeLadder(tuple(rung for rung, _ in rungs)), tuple(path for _, path in rungs), config)
+
+
+def _check_names(contract: ShapeContract, roles: Roles) -> None:
+    names = (*contract.input_names, *contract.output_names)
+    if unknown := [name for name in roles if name not in names]:
+        raise ShapeMismatchError(f"roles= names {', '.join(unknown)}, and the graph has {', '.join(names)}.")

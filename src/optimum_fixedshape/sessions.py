@@ -83,10 +83,10 @@ class SessionPool:
 
     def _opened(self, path: Path, rung: ShapeContract, pins: Pins) -> ort.InferenceSession:
         check_files(path, rung)
-        options = self.session_options
+        options = self.session_options or _options_with({})
         if pins:
             # A copy: pins stay on the options they were put on, and those of the next rung would not replace them.
-            options = _options_with({} if options is None else _settings_of(options))
+            options = _options_with(_settings_of(options))
             for symbol, size in pins:
                 options.add_free_dimension_override_by_name(symbol, size)
         try:
@@ -155,6 +155,8 @@ def _settings_of(options: ort.SessionOptions) -> dict[str, Any]:
 
 def _options_with(settings: Mapping[str, Any]) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    # Every rung has threads of its own; idle ones that spin would take the cores from the rung that runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, value in settings.items():
         setattr(options, name, value)
     return options

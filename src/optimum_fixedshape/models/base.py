@@ -21,6 +21,7 @@ from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.tasks import Task, task_of_model
 
 from .loading import LoadingMixin, ScratchFolder
+from .saving import SavingMixin
 from .session import SessionMixin
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 _POSITIONAL = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
-class FixedShapeMixin(LoadingMixin, SessionMixin):
+class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
     """Put before optimum's class: the same surface, and a graph of any shape behind it.
 
     Attributes:

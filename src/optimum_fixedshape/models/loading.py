@@ -1,8 +1,8 @@
-"""Loading and saving: from a folder, a file or the Hub, and back; exported on the way where there is no graph yet."""
+"""Loading: from a folder, a file or the Hub; exported on the way where there is no graph yet."""
 
 from __future__ import annotations
 
-import json
+import copy
 import logging
 import shutil
 import warnings
@@ -10,23 +10,26 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import Any, ClassVar, Self
 
-from optimum_fixedshape.config import FixedShapeConfig, made_folder
 from optimum_fixedshape.contract import SEQUENCE, ShapeContract, ShapeLadder
 from optimum_fixedshape.errors import GraphNotFoundError
 from optimum_fixedshape.hub import HubOptions
-from optimum_fixedshape.repo import MAIN_GRAPH, Graphs, Roles, Sizes, find_graphs, holds_torch_model
+from optimum_fixedshape.repo import Graphs, Roles, Sizes, find_graphs, holds_torch_model
 from optimum_fixedshape.runtime import Runtime
-from optimum_fixedshape.sessions import CPU, SessionPool, check_files
+from optimum_fixedshape.sessions import CPU, SessionPool
 from optimum_fixedshape.tasks import Task
 
 from .session import fill_of
 
 logger = logging.getLogger(__name__)
 
-_OF_TORCH_ALONE = {"dtype", "torch_dtype", "device_map", "attn_implementation", "low_cpu_mem_usage", "use_safetensors"}
+_OF_TORCH_ALONE = {
+    *("attn_implementation", "device_map", "dtype", "ignore_mismatched_sizes", "low_cpu_mem_usage", "max_memory"),
+    *("offload_folder", "output_attentions", "output_hidden_states", "quantization_config", "torch_dtype"),
+    *("use_safetensors", "variant", "weights_only"),
+}
 _OF_PIPELINES = {"_from_pipeline", "_commit_hash", "code_revision", "framework"}
 
 
@@ -45,12 +48,9 @@ class ScratchFolder:
 
 
 class LoadingMixin:
-    """`from_pretrained`, `save_pretrained` and `push_to_hub`, with the arguments of optimum's `ORTModel`."""
+    """`from_pretrained`, with the arguments of optimum's `ORTModel`."""
 
     task: ClassVar[Task | None]
-    runtime: Runtime
-    config: Any
-    fixed_shape_config: FixedShapeConfig
 
     @classmethod
     def from_pretrained(
@@ -101,7 +101,8 @@ class LoadingMixin:
             provider_options: One mapping for each provider, or one for the first.
             session_options: onnxruntime's `SessionOptions`.
             use_io_binding: Accepted as optimum's.
-            **kwargs: Arguments of transformers that have no meaning for a graph are ignored with a warning.
+            **kwargs: Values of the configuration to change (``id2label=``, ...). Arguments of transformers that have no
+                meaning for a graph are ignored with a warning.
 
         Raises:
             GraphNotFoundError: There is neither a graph nor a PyTorch model, or several graphs to choose from.
@@ -109,7 +110,7 @@ class LoadingMixin:
             ShapeMismatchError: `shapes` contradicts what is baked into the graph.
             TypeError: An argument is unknown.
         """
-        _check_rest(kwargs)
+        changes = _changes_among(kwargs)
         hub = HubOptions(revision, token, cache_dir, local_files_only, force_download, subfolder)
         pool = SessionPool(
             providers or [provider], _one_for_each(provider_options, providers or [provider]), session_options
@@ -123,6 +124,7 @@ class LoadingMixin:
             graphs = find_graphs(save_dir.path, roles=roles)
         if config is None or isinstance(config, (str, Path)):
             config = _load_config(config or graphs.folder, hub, trust_remote_code, graphs.ladder.largest)
+        config = _changed(config, changes)
         runtime = Runtime(graphs.ladder, graphs.paths, fill=fill_of(config), pool=pool)
         make: Any = cls
         model = make(config=config, session=runtime, use_io_binding=use_io_binding, model_save_dir=save_dir)
@@ -131,96 +133,24 @@ class LoadingMixin:
         _warn_of_padding(cls.__name__, graphs.ladder)
         return model  # type: ignore[no-any-return]
 
-    @classmethod
-    def from_model(cls, path: str | Path, **kwargs: Any) -> Self:
-        """Returns the model of an ``.onnx`` file, a folder or a Hub repo; the same as `from_pretrained`."""
-        return cls.from_pretrained(path, **kwargs)
-
-    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Writes the graphs, their weights, the config and what the package knows of the shapes to a folder.
-
-        The folder loads here and in stock ``optimum.onnxruntime``, which takes the first rung, ``model.onnx``.
-
-        Args:
-            save_directory: The folder; created if need be.
-            push_to_hub: Upload it as well.
-            **kwargs: Arguments of `push_to_hub`.
-
-        Raises:
-            FileExistsError: `save_directory` is a file.
-        """
-        folder = made_folder(save_directory)
-        self.config.save_pretrained(folder)
-        self.save_session(folder)
-        if push_to_hub:
-            kwargs.setdefault("repo_id", kwargs.pop("repository_id", None) or folder.name)
-            self.push_to_hub(folder, **kwargs)
-
-    def save_session(self, save_directory: str | Path) -> None:
-        """Writes the graphs, their weights and what the package knows of the shapes to a folder.
-
-        Args:
-            save_directory: The folder; created if need be. Another model's graphs in it stay there.
-        """
-        folder = made_folder(save_directory)
-        rungs = dict(zip(self.runtime.graphs, self.runtime.ladder.rungs, strict=True))
-        names = [path.name for path in rungs]
-        if MAIN_GRAPH not in names:
-            names[0] = MAIN_GRAPH
-        for (path, rung), name in zip(rungs.items(), names, strict=True):
-            check_files(path, rung)
-            _copy(path, folder / name)
-        for data in sorted({path.parent / name for path, rung in rungs.items() for name in rung.external_data}):
-            _copy(data, folder / data.relative_to(self.runtime.graphs[0].parent))
-        replace(self.fixed_shape_config, graphs=tuple(names)).save_pretrained(folder)
-
-    _save_pretrained = save_session
-
-    def push_to_hub(
-        self,
-        save_directory: str | Path | None = None,
-        repository_id: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        *,
-        repo_id: str | None = None,
-        **kwargs: Any,
-    ) -> str:
-        """Uploads the model and returns the address of the commit.
-
-        Args:
-            save_directory: The folder that was saved before; or, as in transformers, the repo id alone, and the model
-                is saved on the way.
-            repository_id: The repo id; the repo is created if need be.
-            private: Create it as a private one.
-            token: Whose account to use; None takes the saved login.
-            repo_id: The same as `repository_id`, under transformers' name for it.
-            **kwargs: Arguments of `HfApi.upload_folder`, such as ``commit_message=`` or ``revision=``.
-
-        Raises:
-            ValueError: There is no repo id.
-        """
-        from huggingface_hub import HfApi
-
-        repo_id = repo_id or repository_id
-        if repo_id is None:
-            repo_id, save_directory = str(save_directory or ""), None
-        if save_directory is None:
-            with TemporaryDirectory() as folder:
-                self.save_pretrained(folder)
-                return self.push_to_hub(folder, repo_id, private, token, **kwargs)
-        api = HfApi(token=token)
-        repo = api.create_repo(repo_id, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo.repo_id, folder_path=str(save_directory), **kwargs))
+    from_model = from_pretrained
 
 
-def _check_rest(kwargs: Mapping[str, Any]) -> None:
-    for name, value in kwargs.items():
-        if name in _OF_TORCH_ALONE:
-            if value not in (None, False, "auto"):
-                warnings.warn(f"{name}={value!r} has no meaning for a graph and is ignored.", stacklevel=3)
-        elif name not in _OF_PIPELINES:
+def _changes_among(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    for name in kwargs.keys() & _OF_TORCH_ALONE:
+        if kwargs[name] not in (None, False, "auto"):
+            warnings.warn(f"{name}={kwargs[name]!r} has no meaning for a graph and is ignored.", stacklevel=3)
+    return {name: value for name, value in kwargs.items() if name not in _OF_TORCH_ALONE | _OF_PIPELINES}
+
+
+def _changed(config: Any, changes: dict[str, Any]) -> Any:
+    for name in changes:
+        if not hasattr(config, name):
             raise TypeError(f"from_pretrained got an unexpected keyword argument {name!r}.")
+    changed = copy.deepcopy(config) if changes else config
+    for name, value in changes.items():
+        setattr(changed, name, value)
+    return changed
 
 
 def _one_for_each(options: Any, providers: Sequence[str]) -> Sequence[Mapping[str, Any]] | None:
@@ -241,12 +171,14 @@ def _graphs_or_none(
 def _exported(
     task: Task | None, model_id: str | Path, shapes: Sizes | None, hub: HubOptions, trust_remote_code: bool
 ) -> ScratchFolder:
+    from transformers import AutoConfig
+
     from optimum_fixedshape.export.folder import export_model
     from optimum_fixedshape.export.shapes import shapes_up_to
 
     options = {**hub.for_transformers(), "trust_remote_code": trust_remote_code, "subfolder": hub.subfolder}
     if shapes is None:
-        shapes = shapes_up_to(_load_config(model_id, hub, trust_remote_code, None))
+        shapes = shapes_up_to(AutoConfig.from_pretrained(model_id, **options))
     logger.warning(
         "Exporting %s on the fly, for %s. This takes a while: keep the graphs with save_pretrained() to do it once.",
         model_id,
@@ -257,12 +189,12 @@ def _exported(
     return folder
 
 
-def _load_config(where: str | Path, hub: HubOptions, trust_remote_code: bool, contract: ShapeContract | None) -> Any:
+def _load_config(where: str | Path, hub: HubOptions, trust_remote_code: bool, contract: ShapeContract) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
-    if contract and Path(where).is_dir():
-        saved = Path(where) / "config.json"
-        facts = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {"num_labels": _labels(contract)}
+    if Path(where).is_dir():
+        is_known = (Path(where) / "config.json").is_file()
+        facts = PretrainedConfig.get_config_dict(where)[0] if is_known else {"num_labels": _labels(contract)}
         if not facts.get("model_type"):  # a graph whose original nobody knows
             return PretrainedConfig.from_dict(facts)
     return AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **hub.for_transformers())
@@ -283,9 +215,3 @@ def _warn_of_padding(name: str, ladder: ShapeLadder) -> None:
             "what it answers to texts shorter than a rung may depend on the padding.",
             stacklevel=3,
         )
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.resolve() != target.resolve():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)

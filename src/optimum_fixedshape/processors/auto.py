@@ -178,8 +178,6 @@ def _tokenizer_of(source: _Source, given: Any, kwargs: dict[str, Any]) -> Any:
 
 def _fixed_ladder(source: Any, hub: HubOptions) -> ShapeLadder | None:
     """The contracts of a repo with one model that fixes the length of its texts, or None."""
-    if Path(source).is_file():
-        return None
     for options in (hub, replace(hub, subfolder="")):
         try:
             ladder = peek_ladder(source, hub=options)

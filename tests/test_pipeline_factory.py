@@ -146,6 +146,11 @@ class Shouting(transformers.TextClassificationPipeline):
         return {**answer, "label": answer["label"].upper()}
 
 
+class Shortening(transformers.TokenClassificationPipeline):
+    def postprocess(self, *args, **kwargs):
+        return super().postprocess(*args, **kwargs)[:20]
+
+
 class Halving(classes.TextClassificationPipeline):
     def postprocess(self, *args, **kwargs):
         answer = super().postprocess(*args, **kwargs)
@@ -163,6 +168,27 @@ def test_pipeline_class(models, expected, wanted):
     if wanted is Halving:
         answer[0]["score"] /= 2
     assert_same(pipe(TEXT), answer)
+
+
+def test_pipeline_class_of_a_task_that_needs_more(models):
+    text = " ".join(tiny.SENTENCES)
+    pipe = pipeline("token-classification", model=models("token-classification"), pipeline_class=Shortening)
+    plain = pipeline("token-classification", model=models("token-classification"))
+    assert len(plain(text, ignore_labels=[])) > 20
+    assert_same(pipe(text, ignore_labels=[]), plain(text, ignore_labels=[])[:20])
+
+
+def test_a_gpu_that_onnxruntime_cannot_use_is_left_alone(monkeypatch, models, expected):
+    monkeypatch.setattr("transformers.pipelines.base.is_torch_cuda_available", lambda: True)
+    pipe = pipeline("text-classification", model=models("text-classification"))
+    assert pipe.device == torch.device("cpu")
+    assert_same(pipe(TEXT), expected)
+
+
+def test_models_for_custom_tasks_serve_any_task(pair, expected, caplog):
+    model = fixedshape.ORTModelForCustomTasks.from_pretrained(pair.folder)
+    assert_same(pipeline("text-classification", model=model)(TEXT), expected)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 ERRORS = {

@@ -43,7 +43,7 @@ class Items(torch.utils.data.Dataset):
         return len(self.items)
 
     def __getitem__(self, index):
-        return self.items[index % len(self.items)]  # like many datasets, it has no end of its own
+        return self.items[index % len(self.items)] if index < 100 else None  # many datasets go on behind their end
 
 
 class Endless(torch.utils.data.IterableDataset):
@@ -151,7 +151,8 @@ def test_generators_are_read_one_batch_ahead(pipes, batch_size):
     ahead = max(batch_size or 1, 2)
     for answered in range(1, 41):
         next(stream)
-        assert len(read) <= min(-(-answered // ahead) * ahead + 1, 40), "no further than the batch in hand"
+        in_hand = min(-(-answered // ahead) * ahead, 40)
+        assert in_hand <= len(read) <= in_hand + 1, "transformers 5 takes the first item to look at it"
     assert next(stream, "end") == "end"
 
 

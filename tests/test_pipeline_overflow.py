@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
@@ -15,7 +16,8 @@ from optimum_fixedshape.errors import InputTooLongError
 
 from . import tiny
 from .equality import assert_same
-from .pipes import TASKS, Pipes, make_pipes, run_in_windows, text_of
+from .onnx_models import ALL_INPUTS, export_dynamic
+from .pipes import TASKS, Pipes, make_pipes, make_reference, run_in_windows, text_of
 
 LABELS = {"candidate_labels": ["weather", "trade"]}
 LONG = "Anne of St. Gallen rang the bells of Zürich, while nobody in the quiet library expected a tram to be late"
@@ -173,6 +175,33 @@ def test_a_question_that_leaves_no_room_is_named(pipes):
     ours = pipes("question-answering").ours
     with pytest.raises(InputTooLongError, match="Item 1: The question has"):
         ours(question=["Who?", LONGER], context=[LONG, LONG])
+
+
+@pytest.fixture(scope="module")
+def dynamic(tmp_path_factory):
+    """A tagger whose graph takes any rows and lengths, and whose tokenizer stops at 20 tokens."""
+    original, words = tiny.original("bert", "token-classification"), copy.deepcopy(tiny.tokenizer("wordpiece"))
+    words.model_max_length = 20
+    folder = tmp_path_factory.mktemp("dynamic")
+    export_dynamic(original, folder / "model.onnx", inputs=ALL_INPUTS[:3], outputs=["logits"])
+    for part in (original.config, words):
+        part.save_pretrained(folder)
+    return tiny.Pair(original, words, folder, "token-classification")
+
+
+def test_a_graph_of_any_length_is_cut_where_transformers_cuts(dynamic):
+    theirs = make_reference(dynamic.task, dynamic.original, dynamic.tokenizer)
+    both = Pipes(pipeline(dynamic.task, model=dynamic.folder), theirs, dynamic)
+    both.assert_same([LONG, "Go", LONGER], ignore_labels=[])
+    both.assert_same([LONG, "Go", LONGER], ignore_labels=[], batch_size=3)
+    both.assert_same(LONGER, stride=3, aggregation_strategy="simple")
+
+
+def test_a_graph_that_is_pinned_at_load_runs_windows(dynamic, pipes):
+    shapes = {"batch_size": 2, "sequence_length": [8, 16]}
+    pinned = pipeline(dynamic.task, model=dynamic.folder, model_kwargs={"shapes": shapes})
+    texts = [SHORT, LONGER, "Go"]
+    assert_same(pinned(texts, ignore_labels=[]), pipes("token-classification").ours(texts, ignore_labels=[]))
 
 
 texts = st.one_of(

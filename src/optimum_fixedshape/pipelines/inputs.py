@@ -44,10 +44,9 @@ def _stream(rows: Iterable[Any]) -> Iterator[Any]:
 _DATASETS: Mapping[str, Callable[[Any], Any]] = {
     "Dataset": _Rows,
     "Column": list,
-    "IterableDataset": _stream,
     "IterableColumn": _stream,
 }
-"""Kinds of input that the ``datasets`` library has, and what transformers takes instead."""
+"""Kinds of input of the ``datasets`` library that transformers does not know, and what it takes instead."""
 
 
 def as_transformers_takes_it(inputs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import onnx
 import onnxruntime as ort
@@ -210,6 +211,16 @@ def test_a_folder_without_a_tokenizer_is_an_error(tmp_path, kind):
     ):
         AutoTokenizer.from_model(graph)
     assert_fixed(AutoTokenizer.from_model(graph, tokenizer=tiny.MINILM))
+
+
+@pytest.mark.parametrize("kind", [*words.FAST[1:], *words.SLOW])
+def test_every_kind_of_tokenizer_is_loaded(tmp_path, kind):
+    words.plain(kind).save_pretrained(tmp_path)
+    words.save_graph(tmp_path, length=16)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* has no pad token")
+        tokenizer = AutoTokenizer.from_model(tmp_path, use_fast=kind in words.FAST)
+    words.assert_padded(tokenizer("a tram"), words.reference(kind), "a tram", rungs=(16,))
 
 
 @pytest.mark.parametrize("load", [AutoTokenizer.from_model, AutoTokenizer.from_pretrained, AutoProcessor.from_model])

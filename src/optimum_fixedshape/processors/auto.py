@@ -169,7 +169,8 @@ def _tokenizer_of(source: _Source, given: Any, kwargs: dict[str, Any]) -> Any:
         except Exception as error:  # transformers raises anything where files are missing
             reason = cause = error
             continue
-        if len(tokenizer) - len(set(tokenizer.all_special_ids)) >= _FEWEST_WORDS:
+        special = {token for token in tokenizer.all_special_ids if token < tokenizer.vocab_size}
+        if tokenizer.vocab_size - len(special) >= _FEWEST_WORDS:
             return tokenizer
     raise ProcessorError(
         f"No tokenizer could be loaded from {where}: {reason} {_WAY_OUT}", expected="a tokenizer", given=str(where)

@@ -4,8 +4,8 @@
 PYTHON ?= python3
 PYTEST := -m pytest -n 2 --dist worksteal
 
-EXTRAS_5 := export
-EXTRAS_4 := export,optimum-onnx
+EXTRAS_5 := export,vision,audio,video
+EXTRAS_4 := $(EXTRAS_5),optimum-onnx
 GROUPS_5 := --group test --group lint
 GROUPS_4 := --group test
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
@@ -19,11 +16,12 @@ from optimum_fixedshape.tasks import Overflow
 
 from .backends import Backends, for_one_call, own_copy
 from .encoding import encode, pad
+from .fixed import FixedShapeProcessor, fix, named_arguments
 
 _ROWS_OF_A_FREE_BATCH = 32
 
 
-class FixedShapeTokenizer:
+class FixedShapeTokenizer(FixedShapeProcessor):
     """Mixed into the user's tokenizer class by `fix_tokenizer`; adds the graph's shapes to it.
 
     Calling it pads to the smallest rung that holds the longest row, where transformers would not pad at all; an
@@ -36,25 +34,14 @@ class FixedShapeTokenizer:
             use this. With ``overflow="window"`` too long rows come back whole, with their ``special_tokens_mask``.
     """
 
-    ladder: ShapeLadder
     overflow: Overflow
     exact_length: bool
-    _plain_class: type[Any]
-    _told: Mapping[str, tuple[Any, Any]]
     _backends: Backends
+    _added = FixedShapeProcessor._added | {"overflow", "exact_length", "_backends"}
 
     is_fast: bool
     model_max_length: int
     num_special_tokens_to_add: Callable[..., int]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Returns a plain tokenizer: only `fix_tokenizer` knows a graph."""
-        return cls._plain_class(*args, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Returns a plain tokenizer of the user's class."""
-        return cls._plain_class.from_pretrained(*args, **kwargs)
 
     @property
     def limit(self) -> int | None:
@@ -70,7 +57,7 @@ class FixedShapeTokenizer:
         Raises:
             InputTooLongError: A row is longer than the largest rung, and neither the call nor `overflow` allows a cut.
         """
-        call = _named(self._plain_class.__call__, args, kwargs)
+        call = named_arguments(self._plain_class.__call__, args, kwargs)
         return encode(self, call | (call.pop("tokenizer_kwargs", None) or {}))
 
     def pad(self, *args: Any, **kwargs: Any) -> Any:
@@ -79,7 +66,7 @@ class FixedShapeTokenizer:
         Raises:
             InputTooLongError: A row is longer than the largest rung.
         """
-        return pad(self, {"padding": True, **_named(self._plain_class.pad, args, kwargs)})
+        return pad(self, {"padding": True, **named_arguments(self._plain_class.pad, args, kwargs)})
 
     def feeds(self, items: str | Iterable[Any], **kwargs: Any) -> Iterator[Feed]:
         """Yields feeds for a bare `InferenceSession`, exact in every dimension, in the order of `items`.
@@ -104,22 +91,17 @@ class FixedShapeTokenizer:
             plain = self.for_one_call({})
             yield from fit(arrays, rung, Fill(plain.pad_token_id, plain.pad_token_type_id))
 
-    def plain(self) -> Any:
-        """Returns the tokenizer as transformers made it, without the graph's shapes."""
-        twin = object.__new__(self._plain_class)
-        twin.__dict__.update({name: value for name, value in self.__dict__.items() if name not in _ADDED})
-        for name, (told, original) in self._told.items():
-            if getattr(self, name) == told:
-                setattr(twin, name, original)
-        return own_copy(twin)
+    @staticmethod
+    def facts_of(plain: type) -> dict[str, Any]:
+        """The Rust tokenizer of a class that has one is read through a property."""
+        return {"backend_tokenizer": property(_backend_of)} if hasattr(plain, "backend_tokenizer") else {}
+
+    def _own_copy(self, plain: Any) -> Any:
+        return own_copy(plain)
 
     def for_one_call(self, call: Mapping[str, Any]) -> Any:
         """Returns a plain tokenizer to make `call` with; see `backends.for_one_call`."""
         return for_one_call(self, call, self._plain_class)
-
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Saves the tokenizer as transformers made it, so that stock transformers loads it."""
-        return self.plain().save_pretrained(*args, **kwargs)
 
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """Returns a plain tokenizer with the same rules and a new vocabulary."""
@@ -136,12 +118,6 @@ class FixedShapeTokenizer:
         added = base._add_tokens(*args, **kwargs)
         self._backends.clear()
         return added
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _blank, (self._plain_class,), self.__getstate__()
-
-
-_ADDED = frozenset({"ladder", "overflow", "exact_length", "_told", "_backends"})
 
 
 def fix_tokenizer(
@@ -168,12 +144,8 @@ def fix_tokenizer(
     if overflow not in ("error", "truncate", "window"):
         raise ValueError(f"overflow must be 'error', 'truncate' or 'window', got {overflow!r}.")
     plain = tokenizer.plain() if isinstance(tokenizer, FixedShapeTokenizer) else own_copy(tokenizer)
-    told = _told_by(ladder, plain)
-    fixed: FixedShapeTokenizer = _blank(type(plain))
-    fixed.__dict__.update(plain.__dict__, ladder=ladder, overflow=overflow, exact_length=exact_length)
-    fixed.__dict__.update(_backends=Backends(), _told={name: (told[name], getattr(plain, name)) for name in told})
-    for name, value in told.items():
-        setattr(fixed, name, copy.copy(value))
+    facts = {"overflow": overflow, "exact_length": exact_length, "_backends": Backends()}
+    fixed: FixedShapeTokenizer = fix(FixedShapeTokenizer, plain, ladder, _told_by(ladder, plain), **facts)
     if not exact_length and plain.special_tokens_map.get("pad_token") is None:
         instead = fixed.for_one_call({}).pad_token
         warnings.warn(f"{type(fixed).__name__} has no pad token; padding with {instead!r}.", stacklevel=3)
@@ -191,28 +163,7 @@ def _told_by(ladder: ShapeLadder, plain: Any) -> dict[str, Any]:
     return told
 
 
-def _blank(plain: type) -> Any:
-    return object.__new__(_fixed_class(plain))
-
-
-@functools.cache
-def _fixed_class(plain: type) -> type:
-    facts: dict[str, Any] = {"__module__": plain.__module__, "__doc__": plain.__doc__, "_plain_class": plain}
-    if hasattr(plain, "backend_tokenizer"):
-        facts["backend_tokenizer"] = property(_backend_of)
-    return type(plain.__name__, (FixedShapeTokenizer, plain), facts)
-
-
 def _backend_of(tokenizer: Any) -> Any:
     """The Rust tokenizer, which its user may be about to change."""
     tokenizer._backends.clear()
     return tokenizer._tokenizer
-
-
-@functools.cache
-def _argument_names(method: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(inspect.signature(method).parameters)[1:]
-
-
-def _named(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {**dict(zip(_argument_names(method), args, strict=False)), **kwargs}

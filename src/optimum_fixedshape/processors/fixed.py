@@ -82,9 +82,8 @@ def named_arguments(method: Callable[..., Any], args: tuple[Any, ...], kwargs: M
     return {**dict(zip(_argument_names(method), args, strict=False)), **kwargs}
 
 
-def _blank(mixin: type[FixedShapeProcessor], plain: type) -> Any:
-    made: type = _fixed_class(mixin, plain)
-    return object.__new__(made)
+def _blank(mixin: type, plain: type) -> Any:
+    return object.__new__(_fixed_class(mixin, plain))
 
 
 @functools.cache

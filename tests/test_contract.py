@@ -118,7 +118,10 @@ def test_plain_types_go_through_json(tmp_path):
     facts = json.loads(json.dumps(read_contract(path).to_dict()))
     assert facts["path"] == str(path)
     assert facts["opset"] == {"": 21}
-    assert facts["inputs"][0]["axes"][0] == {"size": None, "symbol": "batch", "role": None, "evidence": ""}
+    assert facts["inputs"][0]["axes"][0] == {
+        **{"size": None, "symbol": "batch", "role": None},
+        **{"evidence": "", "steps": [], "extra": 0},
+    }
     assert text_contract().to_dict()["path"] is None
 
 
@@ -256,15 +259,15 @@ def test_ladder_largest_takes_the_longest_items_then_the_most_rows():
 def test_ladder_chooses_what_computes_least_and_then_what_runs_least(rows, tokens, chosen):
     shapes = [(1, 16), (1, 64), (8, 64)]
     ladder = ShapeLadder(tuple(rung(*shape) for shape in shapes))
-    assert shapes[ladder.choose(rows, {"sequence_length": tokens, "batch_size": rows})] == chosen
+    assert shapes[ladder.choose({"sequence_length": tokens, "batch_size": rows})] == chosen
 
 
 def test_ladder_prefers_a_free_rung_where_it_wastes_least():
     ladder = ShapeLadder((rung(1, 64), text_contract(FREE_BATCH)))
-    assert ladder.choose(5, {"sequence_length": 20}) == 1
-    assert ladder.choose(1, {"sequence_length": 64}) == 0
+    assert ladder.choose({"batch_size": 5, "sequence_length": 20}) == 1
+    assert ladder.choose({"batch_size": 1, "sequence_length": 64}) == 0
 
 
 def test_ladder_has_no_choice_for_what_no_rung_holds():
     with pytest.raises(ValueError):  # noqa: PT011 - the caller, who knows the item, says what is wrong
-        ShapeLadder((rung(1, 16),)).choose(1, {"sequence_length": 17})
+        ShapeLadder((rung(1, 16),)).choose({"sequence_length": 17})

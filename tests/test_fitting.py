@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimum_fixedshape.contract import BATCH, SEQUENCE, Axis, ShapeContract, TensorSpec
+from optimum_fixedshape.contract import BATCH, IMAGES, SAMPLES, SEQUENCE, TEXTS, Axis, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import MissingInputError, ShapeMismatchError
 from optimum_fixedshape.fitting import Fill, collate, cut, fit, join, pad_id_of, prepare
 
@@ -126,7 +126,7 @@ def test_axes_that_nothing_fills_must_match():
         prepare({"pixels": np.zeros((2, 31), np.float32)}, contract)
 
 
-@pytest.mark.parametrize("names", [("input_ids", "bbox"), ("input_ids", "labels")])
+@pytest.mark.parametrize("names", [("input_ids", "pixel_values"), ("input_ids", "labels")])
 def test_what_cannot_be_made_is_missing(names):
     with pytest.raises(MissingInputError, match=f"needs the input {names[1]}: .*from what came: input_ids") as caught:
         prepare({"input_ids": ids(1, 2)}, text(names=names))
@@ -166,7 +166,7 @@ def test_choices_are_repeated_so_that_no_slot_is_empty():
     arrays = {name: np.ones((1, 2, 3), np.int64) for name in ("input_ids", "attention_mask")}
     (feed,) = fit(arrays, contract, Fill())
     assert feed.arrays["attention_mask"].tolist() == [[[1, 1, 1, 0]] * 3] * 2
-    joined = join([[np.arange(6).reshape(2, 3)]], [1], contract)
+    joined = join([[np.arange(6).reshape(2, 3)]], [{BATCH: slice(0, 1)}], contract)
     assert cut(joined, contract, 0, {BATCH: 1, CHOICES: 2, SEQUENCE: 3})[0].tolist() == [[0, 1]]
 
 
@@ -188,7 +188,7 @@ def test_the_batch_may_be_any_axis():
         [[3, 4], [8, 9], [9, 9]],
         [[5, 5], [10, 10], [9, 9]],
     ]
-    joined = join([[feed.arrays["input_ids"]] for feed in feeds], [feed.rows for feed in feeds], contract)
+    joined = join([[feed.arrays["input_ids"]] for feed in feeds], [feed.spans for feed in feeds], contract)
     assert cut(joined, contract, 0, {SEQUENCE: 2, BATCH: 5})[0].tolist() == arrays["input_ids"].tolist()
 
 
@@ -207,7 +207,7 @@ def test_what_goes_in_comes_out(items, batch, length):
         assert not contract.mismatches(feed.arrays)
         assert feed.arrays["attention_mask"].any(axis=1).all(), "no row is all padding"
     pieces = [[feed.arrays["input_ids"], feed.arrays["input_ids"][:, 0]] for feed in feeds]
-    joined = join(pieces, [feed.rows for feed in feeds], contract)
+    joined = join(pieces, [feed.spans for feed in feeds], contract)
     start = 0
     for (arrays, own), (rows, _) in zip(prepared, items, strict=True):
         tokens, firsts = cut(joined, contract, start, own)
@@ -222,20 +222,20 @@ def test_what_goes_in_comes_out(items, batch, length):
 def test_an_output_without_a_batch_axis_is_kept_if_it_is_always_the_same():
     contract = ShapeContract((), (spec("constant", (2, None), dtype="float32"),))
     same = np.array([1, np.nan], np.float32)
-    assert join([[same], [same.copy()]], [1, 1], contract)[0] is same
+    assert join([[same], [same.copy()]], [{}, {}], contract)[0] is same
     with pytest.raises(ShapeMismatchError, match=r"constant: float32\[2\] has no axis known as the batch.*roles="):
-        join([[same], [same + 1]], [1, 1], contract)
+        join([[same], [same + 1]], [{}, {}], contract)
 
 
 def test_outputs_that_are_no_arrays_are_kept():
     contract = ShapeContract((), (TensorSpec("maps", "sequence(map(int64, float32))", None),))
     maps = [{0: 0.5, 1: 0.5}]
-    assert cut(join([[maps]], [1], contract), contract, 0, {BATCH: 1}) == [maps]
+    assert cut(join([[maps]], [{}], contract), contract, 0, {BATCH: 1}) == [maps]
 
 
 def test_a_cut_output_does_not_keep_the_padded_one_alive():
     contract = text(4, 100)
-    (whole,) = join([[ids(4, 100), ids(1, 4)[0]]], [4], contract)[:1]
+    (whole,) = join([[ids(4, 100), ids(1, 4)[0]]], [{BATCH: slice(0, 4)}], contract)[:1]
     assert cut([whole, whole[:, 0]], contract, 0, {BATCH: 4, SEQUENCE: 2})[0].base is None
 
 
@@ -251,3 +251,59 @@ def test_a_cut_output_does_not_keep_the_padded_one_alive():
 )
 def test_the_pad_id(facts, expected):
     assert pad_id_of(type("Config", (), facts)()) == expected
+
+
+# Two towers, frames and patches
+
+
+def towers(images, texts, length):
+    """A contract that gives the product of each image and each text, and both by themselves."""
+    return ShapeContract(
+        (
+            spec("pixel_values", (images, IMAGES), (2, "height"), dtype="float32"),
+            spec("input_ids", (texts, TEXTS), (length, SEQUENCE)),
+        ),
+        (
+            spec("logits_per_image", (images, IMAGES), (texts, TEXTS)),
+            spec("logits_per_text", (texts, TEXTS), (images, IMAGES)),
+            spec("text_embeds", (texts, TEXTS), (length, SEQUENCE)),
+        ),
+    )
+
+
+def ask_towers(arrays):
+    images, texts = arrays["pixel_values"].sum(1), arrays["input_ids"].sum(1)
+    return [np.outer(images, texts), np.outer(texts, images), arrays["input_ids"]]
+
+
+@given(images=st.integers(1, 7), texts=st.integers(1, 7), batches=st.tuples(*[st.sampled_from([None, 1, 2, 3, 8])] * 2))
+def test_every_pair_of_two_towers_is_answered(images, texts, batches):
+    contract = towers(*batches, 4)
+    given = {"pixel_values": ids(images, 2, np.float32), "input_ids": ids(texts, 3)}
+    ready, sizes = prepare(given, contract)
+    feeds = list(fit(ready, contract, Fill()))
+    assert not any(contract.mismatches(feed.arrays) for feed in feeds)
+    outputs = join([ask_towers(feed.arrays) for feed in feeds], [feed.spans for feed in feeds], contract)
+    for ours, theirs in zip(cut(outputs, contract, 0, sizes), ask_towers(given), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert sum(feed.spans[IMAGES].start == 0 for feed in feeds) == -(-texts // (batches[1] or texts))
+
+
+def test_frames_are_cut_to_those_of_the_samples():
+    frames = Axis(4, role=SAMPLES, steps=((3, 2),))
+    logits = TensorSpec("logits", "float32", (Axis(1, role=BATCH), frames, Axis(5)))
+    contract = ShapeContract((spec("input_values", (1, BATCH), (10, SAMPLES), dtype="float32"),), (logits,))
+    for samples, real in [(10, 4), (9, 4), (8, 3), (3, 1), (2, 0)]:
+        (ours,) = cut([np.arange(20).reshape(1, 4, 5)], contract, 0, {BATCH: 1, SAMPLES: samples})
+        assert ours.tolist() == np.arange(20).reshape(1, 4, 5)[:, :real].tolist()
+
+
+def test_patches_stay_behind_the_tokens_that_are_cut():
+    places = Axis(7, role=SEQUENCE, extra=3)
+    contract = ShapeContract(
+        (spec("input_ids", (1, BATCH), (4, SEQUENCE)),),
+        (TensorSpec("attentions", "int64", (Axis(1, role=BATCH), Axis(1), places, places)),),
+    )
+    (ours,) = cut([np.arange(49).reshape(1, 1, 7, 7)], contract, 0, {BATCH: 1, SEQUENCE: 2})
+    kept = [0, 1, 4, 5, 6]
+    assert ours[0, 0].tolist() == np.arange(49).reshape(7, 7)[np.ix_(kept, kept)].tolist()

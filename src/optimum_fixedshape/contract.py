@@ -7,6 +7,7 @@ A *role* is what an axis stands for. Roles carry the names that optimum's export
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 BATCH = "batch_size"
 SEQUENCE = "sequence_length"
+SAMPLES = "audio_sequence_length"
+IMAGES, TEXTS, SOUNDS = "image_batch_size", "text_batch_size", "audio_batch_size"
+BATCHES = frozenset({BATCH, IMAGES, TEXTS, SOUNDS})
+"""Roles that count rows. Models with two towers have one for each tower."""
+
+Steps = tuple[tuple[int, int], ...]
+"""Convolutions without padding, one after the other: kernel and stride of each."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +38,30 @@ class Axis:
         symbol: The name the graph gives a dynamic dimension, or None.
         role: The shape key this axis stands for, or None where it is not known.
         evidence: Why `role` was chosen; empty where there is none.
+        steps: What the role's size went through on its way to this axis: frames are samples after convolutions.
+        extra: How many places come after those of the role: document models put image patches behind the tokens.
     """
 
     size: int | None
     symbol: str | None = None
     role: str | None = None
     evidence: str = ""
+    steps: Steps = ()
+    extra: int = 0
+
+    def length_for(self, size: int) -> int:
+        """Returns how many places of this axis, without the extra ones, belong to an input of `size`."""
+        return size_after(size, self.steps)
 
     def __str__(self) -> str:
         return str(self.size if self.size is not None else self.symbol or "?")
+
+
+def size_after(size: int, steps: Steps) -> int:
+    """Returns the size of an axis of `size` after convolutions without padding; 0 where it is shorter than a kernel."""
+    for kernel, stride in steps:
+        size = max((size - kernel) // stride + 1, 0)
+    return size
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,11 @@ class TensorSpec:
     def axis_of(self, role: str) -> int | None:
         """The index of the first axis that has `role`, or None."""
         return next((i for i, axis in enumerate(self.axes or ()) if axis.role == role), None)
+
+    @property
+    def batch_role(self) -> str | None:
+        """The role of the axis that counts rows, or None."""
+        return next((role for role in self.roles() if role in BATCHES), None)
 
     def __str__(self) -> str:
         shape = "?" if self.axes is None else ", ".join(map(str, self.axes))
@@ -279,6 +307,11 @@ class ShapeLadder:
         """The rung that takes the longest items, and among those the most rows."""
         return max(self.rungs, key=lambda rung: [_room(size) for _, size in sorted(_item_sizes(rung))] + [_rows(rung)])
 
+    @cached_property
+    def shares_runs(self) -> bool:
+        """Whether rows of several items can go into one run: every input and output counts the same rows."""
+        return all(spec.axis_of(BATCH) is not None for spec in (*self.largest.inputs, *self.largest.outputs))
+
     def limit(self, role: str) -> int | None:
         """The largest size along `role` that any rung takes, or None where there is no limit."""
         sizes = [rung.sizes.get(role) for rung in self.rungs]
@@ -290,28 +323,36 @@ class ShapeLadder:
         return [
             index
             for index, rung in enumerate(self.rungs)
-            if all(_room(rung.sizes.get(role)) >= size for role, size in sizes.items() if role != BATCH)
+            if all(_room(rung.sizes.get(role)) >= size for role, size in sizes.items() if role not in BATCHES)
         ]
 
-    def choose(self, rows: int, sizes: Mapping[str, int]) -> int:
-        """Returns the index of the rung that computes the fewest elements for `rows` items of these sizes.
+    def choose(self, sizes: Mapping[str, int]) -> int:
+        """Returns the index of the rung that computes the fewest elements for rows of these sizes.
 
         Where two rungs tie, the one that needs fewer runs wins.
+
+        Args:
+            sizes: Rows and the size of one row, by role.
 
         Raises:
             ValueError: No rung holds an item of these sizes.
         """
 
         def cost(index: int) -> tuple[int, int]:
-            rung = self.rungs[index]
-            runs = -(-rows // (rung.batch_size or max(rows, 1)))
-            computed = runs * (rung.batch_size or rows)
+            rung, runs, computed = self.rungs[index], 1, 1
             for role, size in sizes.items():
-                if role != BATCH:
-                    computed *= rung.sizes.get(role) or size
+                least = rung.sizes.get(role) or max(size, 1)
+                pieces = -(-max(size, 1) // least) if role in BATCHES else 1
+                runs *= pieces
+                computed *= pieces * least
             return computed, runs
 
         return min(self.holding(sizes), key=cost)
+
+
+def rows_of(sizes: Mapping[str, int]) -> int:
+    """Returns how many rows of output these sizes ask for: with two towers one for each pair."""
+    return math.prod(size for role, size in sizes.items() if role in BATCHES)
 
 
 def _room(size: int | None) -> float:
@@ -319,8 +360,8 @@ def _room(size: int | None) -> float:
 
 
 def _rows(rung: ShapeContract) -> float:
-    return _room(rung.batch_size)
+    return math.prod(_room(size) for role, size in rung.sizes.items() if role in BATCHES)
 
 
 def _item_sizes(rung: ShapeContract) -> Iterable[tuple[str, int | None]]:
-    return ((role, size) for role, size in rung.sizes.items() if role != BATCH)
+    return ((role, size) for role, size in rung.sizes.items() if role not in BATCHES)

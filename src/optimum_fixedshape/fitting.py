@@ -2,26 +2,27 @@
 
 `prepare` completes what the caller left out, `fit` pads and splits, `join` puts the pieces together again and
 `cut` removes the padding. A role decides how an axis is filled: rows and choices by repeating a real one, so that
-no slot ever sees an empty mask; tokens by the fill value of their input.
+no slot ever sees an empty mask; tokens and samples by the fill value of their input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .contract import BATCH, SEQUENCE, Mismatch, ShapeContract, TensorSpec
+from .contract import BATCH, BATCHES, SAMPLES, SEQUENCE, Axis, Mismatch, ShapeContract, TensorSpec
 from .errors import MissingInputError, ShapeMismatchError
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
-_REPEATED = frozenset({BATCH, "num_choices"})
-_PADDED = frozenset({SEQUENCE})
+_REPEATED = BATCHES | {"num_choices"}
+_PADDED = frozenset({SEQUENCE, SAMPLES})
 FILLED = _REPEATED | _PADDED
 """Roles whose axes may be smaller than the graph's; every other fixed axis must match exactly."""
 
@@ -55,16 +56,21 @@ def pad_id_of(tokenizer_or_config: Any) -> int:
     return 0
 
 
+Spans = Mapping[str, slice]
+
+
 class Feed(NamedTuple):
     """Arrays that are exact in every dimension, and how many of their rows are real.
 
     Attributes:
         arrays: Input name to array, ready for ``session.run(None, feed.arrays)``.
-        rows: The first `rows` rows are real; the rest repeat the last real one.
+        rows: The first `rows` rows are real; the rest repeat the last real one. With two towers, the rows of the first.
+        spans: For each role that counts rows, which of all its rows these are.
     """
 
     arrays: Arrays
     rows: int
+    spans: Spans
 
 
 def prepare(arrays: Mapping[str, Any], contract: ShapeContract) -> tuple[Arrays, dict[str, int]]:
@@ -101,11 +107,13 @@ def fit(arrays: Mapping[str, Array], rung: ShapeContract, fill: Fill) -> Iterato
         fill: What stands in the padded places.
     """
     padded = {spec.name: _padded(arrays[spec.name], spec, fill) for spec in rung.inputs}
-    rows = next((padded[spec.name].shape[axis] for spec, axis in _batched(rung.inputs)), 1)
-    batch = rung.batch_size or rows
-    for start in range(0, rows, batch):
-        feed = {spec.name: _slot(padded[spec.name], spec, start, batch) for spec in rung.inputs}
-        yield Feed(feed, min(batch, rows - start))
+    rows = {role: padded[spec.name].shape[axis] for spec, axis, role in _batched(rung.inputs)}
+    batch = {role: rung.sizes.get(role) or rows[role] for role in rows}
+    starts = [range(0, rows[role], batch[role]) for role in rows]
+    for start in product(*starts):
+        spans = {role: slice(at, min(at + batch[role], rows[role])) for role, at in zip(rows, start, strict=True)}
+        feed = {spec.name: _slot(padded[spec.name], spec, spans, batch) for spec in rung.inputs}
+        yield Feed(feed, next((span.stop - span.start for span in spans.values()), 1), spans)
 
 
 def collate(
@@ -119,19 +127,18 @@ def collate(
         sizes: The size of every filled role but the rows.
         fill: What stands in the padded places.
     """
-    target = {role: size for role, size in sizes.items() if role != BATCH}
     return {
-        spec.name: np.concatenate([_padded(item[spec.name], spec, fill, target) for item in items], axis)
-        for spec, axis in _batched(contract.inputs)
+        spec.name: np.concatenate([_padded(item[spec.name], spec, fill, sizes) for item in items], axis)
+        for spec, axis, _ in _batched(contract.inputs)
     }
 
 
-def join(pieces: Sequence[Sequence[Array]], rows: Sequence[int], rung: ShapeContract) -> list[Array]:
+def join(pieces: Sequence[Sequence[Array]], spans: Sequence[Spans], rung: ShapeContract) -> list[Array]:
     """Returns the outputs of several feeds as those of one, without the rows that were filled in.
 
     Args:
         pieces: For each feed the outputs of its run, in the graph's order.
-        rows: For each feed the number of its real rows.
+        spans: For each feed which rows it holds.
         rung: The rung that ran.
 
     Raises:
@@ -140,10 +147,8 @@ def join(pieces: Sequence[Sequence[Array]], rows: Sequence[int], rung: ShapeCont
     joined = []
     for index, spec in enumerate(rung.outputs):
         parts = [piece[index] for piece in pieces]
-        axis = spec.axis_of(BATCH)
-        if axis is not None:
-            parts = [_rows(part, axis, 0, real) for part, real in zip(parts, rows, strict=True)]
-            joined.append(parts[0] if len(parts) == 1 else np.concatenate(parts, axis))
+        if spec.batch_role:
+            joined.append(_whole(parts, spans, spec))
         elif all(_is_same(parts[0], part) for part in parts[1:]):
             joined.append(parts[0])
         else:
@@ -186,8 +191,10 @@ def _cast(array: Array, spec: TensorSpec) -> Array:
     raise ShapeMismatchError(f"{mismatch}. The values would change; convert them first.", mismatches=(mismatch,))
 
 
-def _batched(specs: Iterable[TensorSpec]) -> Iterator[tuple[TensorSpec, int]]:
-    return ((spec, axis) for spec in specs if (axis := spec.axis_of(BATCH)) is not None)
+def _batched(specs: Iterable[TensorSpec]) -> Iterator[tuple[TensorSpec, int, str]]:
+    for spec in specs:
+        if role := spec.batch_role:
+            yield spec, spec.roles().index(role), role
 
 
 def _rows(array: Array, axis: int, start: int, stop: int) -> Array:
@@ -195,14 +202,19 @@ def _rows(array: Array, axis: int, start: int, stop: int) -> Array:
 
 
 def _broadcast(arrays: Arrays, contract: ShapeContract) -> Arrays:
-    axes = {
-        spec.name: axis
-        for spec, axis in _batched(contract.inputs)
+    known = [
+        (spec.name, axis, role)
+        for spec, axis, role in _batched(contract.inputs)
         if spec.name in arrays and arrays[spec.name].ndim == len(spec.axes or ())
+    ]
+    rows: dict[str, int] = {}
+    for name, axis, role in known:
+        rows[role] = max(rows.get(role, 1), arrays[name].shape[axis])
+    return arrays | {
+        name: np.repeat(arrays[name], rows[role], axis)
+        for name, axis, role in known
+        if arrays[name].shape[axis] == 1 < rows[role]
     }
-    rows = max((arrays[name].shape[axis] for name, axis in axes.items()), default=1)
-    single = {name: axis for name, axis in axes.items() if arrays[name].shape[axis] == 1 < rows}
-    return arrays | {name: np.repeat(arrays[name], rows, axis) for name, axis in single.items()}
 
 
 def _sizes(arrays: Mapping[str, Array], contract: ShapeContract) -> dict[str, int]:
@@ -219,7 +231,7 @@ def _sizes(arrays: Mapping[str, Array], contract: ShapeContract) -> dict[str, in
             if axis.role in FILLED:
                 if sizes.setdefault(axis.role or "", size) != size:
                     wrong.append(Mismatch(spec.name, i, f"{axis.role} {sizes[axis.role or '']}", str(size)))
-                elif not size and axis.role != BATCH and sizes.get(BATCH):
+                elif not size and axis.role not in BATCHES and any(sizes.get(role) for role in BATCHES):
                     wrong.append(Mismatch(spec.name, i, f"{axis.role} 1 or more", "0"))
             elif axis.size is not None and axis.size != size:
                 wrong.append(Mismatch(spec.name, i, str(axis.size), str(size)))
@@ -237,6 +249,8 @@ _MADE: Mapping[str, Callable[[Any, str], Array]] = {
     "attention_mask": np.ones,
     "token_type_ids": np.zeros,
     "position_ids": _counted,
+    "pixel_mask": np.ones,
+    "bbox": np.zeros,
 }
 
 
@@ -256,7 +270,7 @@ def _padded(array: Array, spec: TensorSpec, fill: Fill, sizes: Mapping[str, int]
     for i, axis in enumerate(spec.axes or ()):
         size = axis.size if sizes is None else sizes.get(axis.role or "")
         missing = 0 if size is None else size - array.shape[i]
-        if missing <= 0 or axis.role == BATCH:
+        if missing <= 0 or axis.role in BATCHES:
             continue
         if axis.role in _REPEATED:
             array = np.concatenate([array, np.repeat(array.take([-1], i), missing, i)], i)
@@ -269,13 +283,31 @@ def _padded(array: Array, spec: TensorSpec, fill: Fill, sizes: Mapping[str, int]
     return array
 
 
-def _slot(array: Array, spec: TensorSpec, start: int, batch: int) -> Array:
-    axis = spec.axis_of(BATCH)
-    if axis is None:
+def _slot(array: Array, spec: TensorSpec, spans: Spans, batch: Mapping[str, int]) -> Array:
+    role = spec.batch_role
+    if role is None:
         return array
-    part = _rows(array, axis, start, start + batch)
-    missing = batch - part.shape[axis]
+    axis, span = spec.roles().index(role), spans[role]
+    part = _rows(array, axis, span.start, span.stop)
+    missing = batch[role] - part.shape[axis]
     return np.concatenate([part, np.repeat(part.take([-1], axis), missing, axis)], axis) if missing else part
+
+
+def _whole(parts: Sequence[Array], spans: Sequence[Spans], spec: TensorSpec) -> Array:
+    """The output of all rows: each part, without what was filled in, at the place of its rows."""
+    places = [tuple(span.get(role or "", slice(None)) for role in spec.roles()) for span in spans]
+    real = [
+        part[tuple(slice(0, place.stop and place.stop - place.start) for place in where)]
+        for part, where in zip(parts, places, strict=True)
+    ]
+    if len(parts) == 1:
+        return real[0]
+    size = {role: max(span[role].stop for span in spans) for role in spans[0]}
+    shape = [size.get(role or "", length) for role, length in zip(spec.roles(), parts[0].shape, strict=True)]
+    whole = np.empty(shape, parts[0].dtype)
+    for part, where in zip(real, places, strict=True):
+        whole[where] = part
+    return whole
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -286,9 +318,18 @@ def _is_same(one: Any, other: Any) -> bool:
 def _cut(array: Array, spec: TensorSpec, start: int, sizes: Mapping[str, int]) -> Array:
     if spec.axes is None:
         return array
-    index = []
-    for role, length in zip(spec.roles(), array.shape, strict=True):
-        size = sizes.get(role or "", length)
-        index.append(slice(start, start + size) if role == BATCH else slice(0, min(size, length)))
-    share = array[tuple(index)]
+    share = array
+    for i, axis in enumerate(spec.axes):
+        if axis.role and axis.role in sizes:
+            share = _share(share, i, axis, start, sizes[axis.role])
     return share if share.shape == array.shape else share.copy()
+
+
+def _share(array: Array, index: int, axis: Axis, start: int, size: int) -> Array:
+    if axis.role == BATCH:
+        return _rows(array, index, start, start + size)
+    length = axis.length_for(size)
+    real = _rows(array, index, 0, length)
+    if not axis.extra:
+        return real
+    return np.concatenate([real, _rows(array, index, array.shape[index] - axis.extra, array.shape[index])], index)

@@ -5,18 +5,43 @@ The names are those of transformers' model inputs and outputs.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .contract import BATCH, SEQUENCE, Axis, ShapeContract, TensorSpec
+from .contract import (
+    BATCH,
+    BATCHES,
+    IMAGES,
+    SAMPLES,
+    SEQUENCE,
+    SOUNDS,
+    TEXTS,
+    Axis,
+    ShapeContract,
+    Steps,
+    TensorSpec,
+    size_after,
+)
 from .errors import ShapeMismatchError
 
 Roles = tuple[str | None, ...]
 
+CHANNELS, HEIGHT, WIDTH, FRAMES = "num_channels", "height", "width", "num_frames"
+MEL, MEL_FRAMES, PATCHES = "feature_size", "nb_max_frames", "num_patches"
+_BOXES = "box_coordinates"
+_CHANNELS = (1, 3, 4)
+_TOKENS = ("input_ids", "inputs_embeds")
+
 _ROW = (BATCH, SEQUENCE)
 _CHOICES = (BATCH, "num_choices", SEQUENCE)
+_IMAGE = (BATCH, CHANNELS, HEIGHT, WIDTH)
+_CLIP = (BATCH, FRAMES, CHANNELS, HEIGHT, WIDTH)
+_SOUND = (BATCH, SAMPLES)
+_SPECTROGRAM = (BATCH, MEL, MEL_FRAMES)
+_PIXELS = (_IMAGE, _CLIP, (BATCH, PATCHES, None))
 
 INPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
     "input_ids": (_ROW, _CHOICES),
@@ -25,13 +50,25 @@ INPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
     "position_ids": (_ROW, _CHOICES),
     "special_tokens_mask": (_ROW, _CHOICES),
     "inputs_embeds": ((BATCH, SEQUENCE, None),),
-    "bbox": ((BATCH, SEQUENCE, None),),
-    "pixel_values": ((BATCH, "num_channels", "height", "width"),),
-    "pixel_mask": ((BATCH, "height", "width"),),
-    "input_values": ((BATCH, "audio_sequence_length"),),
-    "input_features": ((BATCH, "feature_size", "nb_max_frames"),),
+    "bbox": ((BATCH, SEQUENCE, _BOXES),),
+    "pixel_values": _PIXELS,
+    "pixel_values_videos": _PIXELS,
+    "pixel_mask": ((BATCH, HEIGHT, WIDTH),),
+    "pixel_attention_mask": ((BATCH, PATCHES),),
+    "spatial_shapes": ((BATCH, None),),
+    "flattened_patches": ((BATCH, PATCHES, None),),
+    "input_values": (_SOUND, (BATCH, MEL_FRAMES, MEL)),
+    "input_features": (_SPECTROGRAM, (BATCH, None, MEL_FRAMES, MEL)),
+    "is_longer": ((BATCH,), (BATCH, None)),
 }
 """Standard inputs: the roles of their axes, one row for each rank they come in."""
+
+_TOWERS: Mapping[str, str] = {
+    **dict.fromkeys((SEQUENCE,), TEXTS),
+    **dict.fromkeys((HEIGHT, PATCHES), IMAGES),
+    **dict.fromkeys((SAMPLES, MEL_FRAMES), SOUNDS),
+}
+"""What the rows of an input are called in a model with two towers, by another role of the input."""
 
 OUTPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
     "last_hidden_state": ((BATCH, SEQUENCE, None),),
@@ -43,37 +80,70 @@ OUTPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
     "end_logits": (_ROW,),
     "pooler_output": ((BATCH, None),),
     "sentence_embedding": ((BATCH, None),),
+    "logits_per_image": ((IMAGES, TEXTS),),
+    "logits_per_text": ((TEXTS, IMAGES), (TEXTS, SOUNDS)),
+    "logits_per_audio": ((SOUNDS, TEXTS),),
+    "image_embeds": ((IMAGES, None),),
+    "text_embeds": ((TEXTS, None),),
+    "audio_embeds": ((SOUNDS, None),),
 }
-"""Standard outputs, likewise. ``hidden_states.3`` stands under ``hidden_states``."""
+"""Standard outputs, likewise; the first row of which the inputs have all counts of rows.
 
-_GUESSES: tuple[tuple[int, str, Roles], ...] = (
-    (2, "int", _ROW),
-    (3, "int", _CHOICES),
-    (4, "float", (BATCH, "num_channels", "height", "width")),
-    (4, "uint8", (BATCH, "num_channels", "height", "width")),
+``hidden_states.3`` stands under ``hidden_states``.
+"""
+
+_FEWEST_SAMPLES = 400
+_GUESSES: tuple[tuple[int, tuple[str, ...], Roles], ...] = (
+    (2, ("int",), _ROW),
+    (3, ("int",), _CHOICES),
+    (2, ("float",), _SOUND),
+    (3, ("float",), _SPECTROGRAM),
+    (4, ("float", "uint8"), _IMAGE),
+    (5, ("float", "uint8"), _CLIP),
 )
 """Inputs with names of their own: rank and the start of the dtype, and the roles that fit them."""
 
 
-def with_input_roles(specs: Iterable[TensorSpec], overrides: Mapping[str, Sequence[str | None]]) -> list[TensorSpec]:
-    """Returns the inputs with a role and its evidence on each axis that could be told."""
-    return [_with_roles(spec, *_input_roles(spec, overrides)) for spec in specs]
+def with_roles(contract: ShapeContract, overrides: Mapping[str, Sequence[str | None]]) -> ShapeContract:
+    """Returns `contract` with a role and its evidence on each axis that could be told.
 
+    An output axis only has the role of an input axis of the same size.
 
-def with_output_roles(
-    specs: Iterable[TensorSpec], inputs: Sequence[TensorSpec], overrides: Mapping[str, Sequence[str | None]]
-) -> list[TensorSpec]:
-    """Returns the outputs with a role on each axis that follows an axis of `inputs`.
+    Args:
+        contract: The graph's inputs and outputs as it states them.
+        overrides: The roles that the caller knows, by name of an input or output.
 
-    A role is only given where the sizes agree: an output axis of another size than the input's does not follow it.
+    Raises:
+        ShapeMismatchError: `overrides` names more or fewer axes than the graph has.
     """
-    symbols: dict[str, str] = {}
-    sizes: dict[str, int | None] = {}
-    for axis in (axis for spec in inputs for axis in spec.axes or () if axis.role):
-        sizes.setdefault(axis.role or "", axis.size)
-        if axis.symbol and axis.role:
-            symbols.setdefault(axis.symbol, axis.role)
-    return [_output(spec, symbols, sizes, overrides) for spec in specs]
+    inputs = _with_input_roles(contract, overrides)
+    return replace(
+        contract, inputs=tuple(inputs), outputs=tuple(_with_output_roles(contract.outputs, inputs, overrides))
+    )
+
+
+def with_frames(contract: ShapeContract, steps: Steps) -> ShapeContract:
+    """Returns `contract` with roles on the output axes that hold a waveform's frames.
+
+    Args:
+        contract: A graph that takes waveforms; others come back as they are.
+        steps: The convolutions that make frames of samples.
+    """
+    samples = contract.sizes.get(SAMPLES)
+    if SAMPLES not in contract.sizes or not steps:
+        return contract
+    frames = None if samples is None else size_after(samples, steps)
+
+    def follow(axis: Axis, role: str | None) -> Axis:
+        if role != SEQUENCE or axis.role or axis.size != frames:
+            return axis
+        return replace(axis, role=SAMPLES, evidence="frames of the waveform", steps=steps)
+
+    def told(spec: TensorSpec) -> TensorSpec:
+        row, _ = _output_row(spec, contract.sizes)
+        return replace(spec, axes=spec.axes and tuple(map(follow, spec.axes, row)))
+
+    return replace(contract, outputs=tuple(map(told, contract.outputs)))
 
 
 def with_shown_outputs(contract: ShapeContract, feed: Mapping[str, Any], outputs: Sequence[Any]) -> ShapeContract:
@@ -89,8 +159,32 @@ def with_shown_outputs(contract: ShapeContract, feed: Mapping[str, Any], outputs
     if all(spec.axes is not None and not any(map(_is_open, spec.axes)) for spec in contract.outputs):
         return contract
     inputs = [_shown(spec, feed[spec.name]) for spec in contract.inputs]
-    shown = with_output_roles(map(_shown, contract.outputs, outputs), inputs, {})
+    shown = _with_output_roles(map(_shown, contract.outputs, outputs), inputs, {})
     return replace(contract, outputs=tuple(map(_told, contract.outputs, shown)))
+
+
+def _with_input_roles(contract: ShapeContract, overrides: Mapping[str, Sequence[str | None]]) -> list[TensorSpec]:
+    inputs = [_with_roles(spec, *_input_roles(spec, overrides)) for spec in contract.inputs]
+    other: dict[str, dict[str, str]] = {}
+    if (sound := _sound_of(inputs)) and not any(spec.name in _TOKENS for spec in inputs):
+        other["attention_mask"] = {SEQUENCE: sound}
+    if any(name.startswith("logits_per_") for name in contract.output_names):
+        for spec in inputs:
+            tower = next((_TOWERS[role] for role in spec.roles() if role and role in _TOWERS), BATCH)
+            other[spec.name] = {BATCH: tower}
+    return [spec if spec.name in overrides else _renamed(spec, other.get(spec.name, {})) for spec in inputs]
+
+
+def _with_output_roles(
+    specs: Iterable[TensorSpec], inputs: Sequence[TensorSpec], overrides: Mapping[str, Sequence[str | None]]
+) -> list[TensorSpec]:
+    symbols: dict[str, str] = {}
+    sizes: dict[str, int | None] = {}
+    for axis in (axis for spec in inputs for axis in spec.axes or () if axis.role):
+        sizes.setdefault(axis.role or "", axis.size)
+        if axis.symbol and axis.role:
+            symbols.setdefault(axis.symbol, axis.role)
+    return [_output(spec, symbols, sizes, overrides) for spec in specs]
 
 
 def _is_open(axis: Axis) -> bool:
@@ -122,8 +216,30 @@ def _with_roles(spec: TensorSpec, roles: Sequence[str | None], evidence: str) ->
     return replace(spec, axes=axes)
 
 
+def _renamed(spec: TensorSpec, names: Mapping[str, str]) -> TensorSpec:
+    return replace(spec, axes=spec.axes and tuple(replace(a, role=names.get(a.role or "", a.role)) for a in spec.axes))
+
+
+def _sound_of(inputs: Iterable[TensorSpec]) -> str | None:
+    """The role along which a graph of sounds may be masked, or None."""
+    roles = (spec.roles() for spec in inputs)
+    return next((row[1] for row in roles if len(row) > 1 and row[1] in (SAMPLES, MEL_FRAMES)), None)
+
+
 def _of_rank(rows: Iterable[Roles], rank: int) -> Roles | None:
     return next((row for row in rows if len(row) == rank), None)
+
+
+def _laid_out(row: Roles, spec: TensorSpec) -> Roles:
+    """The row in the order that the sizes show: channels are few, and filters fewer than frames."""
+    sizes = [axis.size for axis in spec.axes or ()]
+    if row == _SPECTROGRAM and (sizes[1] or 0) > (sizes[2] or math.inf):
+        return BATCH, MEL_FRAMES, MEL
+    if CHANNELS not in row or sizes[row.index(CHANNELS)] in _CHANNELS:
+        return row
+    rest = [role for role in row if role != CHANNELS]
+    place = next((place for place in (len(row) - 1, 1) if sizes[place] in _CHANNELS), row.index(CHANNELS))
+    return (*rest[:place], CHANNELS, *rest[place:])
 
 
 def _checked_override(spec: TensorSpec, roles: Sequence[str | None]) -> Roles:
@@ -137,11 +253,26 @@ def _input_roles(spec: TensorSpec, overrides: Mapping[str, Sequence[str | None]]
     if spec.name in overrides:
         return _checked_override(spec, overrides[spec.name]), "set by the caller"
     if row := _of_rank(INPUT_ROLES.get(spec.name, ()), rank):
-        return row, "standard name"
-    for guessed_rank, dtype, row in _GUESSES:
-        if rank == guessed_rank and spec.dtype.startswith(dtype):
-            return row, f"guessed from rank {rank} and {spec.dtype}"
+        return _laid_out(row, spec), "standard name"
+    for guessed_rank, dtypes, row in _GUESSES:
+        if rank == guessed_rank and spec.dtype.startswith(dtypes) and _is_likely(row, spec):
+            return _laid_out(row, spec), f"guessed from rank {rank} and {spec.dtype}"
     return (None,) * rank, ""
+
+
+def _is_likely(row: Roles, spec: TensorSpec) -> bool:
+    """Whether the sizes do not speak against the roles: short rows of numbers are features of any kind, no sounds."""
+    longest = max((axis.size or 0 for axis in spec.axes or ()), default=0)
+    return row not in (_SOUND, _SPECTROGRAM) or longest >= _FEWEST_SAMPLES
+
+
+def _output_row(spec: TensorSpec, sizes: Mapping[str, int | None]) -> tuple[Roles, str]:
+    rank = len(spec.axes or ())
+    standard = OUTPUT_ROLES.get(re.sub(r"\.\d+$", "", spec.name), ())
+    known = [row for row in standard if BATCHES.intersection(row) <= sizes.keys()]
+    if row := _of_rank((*known, *standard), rank):
+        return row, "standard name"
+    return ((BATCH, SEQUENCE, *[None] * (rank - 2)) if rank > 2 else (BATCH, None)[:rank]), "same size as the input's"
 
 
 def _output(
@@ -154,11 +285,8 @@ def _output(
         return spec
     if spec.name in overrides:
         return _with_roles(spec, _checked_override(spec, overrides[spec.name]), "set by the caller")
-    rank = len(spec.axes)
-    row, evidence = _of_rank(OUTPUT_ROLES.get(re.sub(r"\.\d+$", "", spec.name), ()), rank), "standard name"
-    if row is None:
-        guess = (BATCH, SEQUENCE, *[None] * (rank - 2)) if rank > 2 else (BATCH, None)[:rank]
-        row, evidence = guess, "same size as the input's"
+    row, evidence = _output_row(spec, sizes)
+    tokens = sizes.get(SEQUENCE)
 
     def follow(axis: Axis, role: str | None) -> Axis:
         if axis.symbol and axis.symbol in symbols:
@@ -167,6 +295,9 @@ def _output(
         free = axis.size is None and evidence == "standard name"
         if role and role in sizes and (free or (axis.symbol is None and axis.size == sizes[role])):
             return replace(axis, role=role, evidence=evidence)
+        # Document models put the patches of the page behind its tokens.
+        if role == SEQUENCE and tokens and axis.size and axis.size > tokens and sizes.keys() >= {_BOXES, HEIGHT}:
+            return replace(axis, role=role, evidence=evidence, extra=axis.size - tokens)
         return axis
 
     return replace(spec, axes=tuple(map(follow, spec.axes, row)))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from .contract import BATCH, SEQUENCE, ShapeLadder
+from .contract import BATCH, BATCHES, SEQUENCE, ShapeLadder, rows_of
 from .errors import InputTooLongError
-from .fitting import FILLED, Arrays, Fill, collate, cut, fit, join, prepare
+from .fitting import Arrays, Fill, collate, cut, fit, join, prepare
 from .roles import with_shown_outputs
 from .sessions import SessionPool, contract_of_session
 
@@ -111,11 +111,9 @@ class Runtime:
         """
         prepared = [prepare(item, self.ladder.largest) for item in items]
         groups: dict[Target, list[int]] = defaultdict(list)
-        largest = self.ladder.largest
-        shares_runs = all(spec.axis_of(BATCH) is not None for spec in (*largest.inputs, *largest.outputs))
         for index, (_, sizes) in enumerate(prepared):
             target = self._target(sizes, index if len(items) > 1 else None)
-            groups[target if shares_runs else (*target, ("", index))].append(index)
+            groups[target if self.ladder.shares_runs else (*target, ("", index))].append(index)
         results: list[Arrays] = [{}] * len(items)
         for target, members in groups.items():
             outputs = self._run_group([prepared[i] for i in members], dict(target))
@@ -126,25 +124,25 @@ class Runtime:
     def _target(self, sizes: Mapping[str, int], index: int | None) -> Target:
         """The sizes that an item is padded to: the rung's where they are fixed, else its own."""
         check_length(sizes, self.ladder, index)
-        rung = self.ladder.rungs[self.ladder.choose(max(sizes.get(BATCH, 1), 1), sizes)]
-        return tuple((role, rung.sizes.get(role) or size) for role, size in sizes.items() if role != BATCH)
+        rung = self.ladder.rungs[self.ladder.choose(sizes)]
+        return tuple((role, rung.sizes.get(role) or size) for role, size in sizes.items() if role not in BATCHES)
 
     def _run_group(self, items: Sequence[tuple[Arrays, dict[str, int]]], target: dict[str, int]) -> list[Arrays]:
-        rows = sum(sizes.get(BATCH, 1) for _, sizes in items)
-        index = self.ladder.choose(max(rows, 1), target)
+        asked = self._asked([sizes for _, sizes in items], target)
+        index = self.ladder.choose(asked)
         rung = self.ladder.rungs[index]
         arrays = items[0][0]
         if len(items) > 1:
             arrays = collate([arrays for arrays, _ in items], rung, target, self.fill)
-        if not rows:
+        if not rows_of(asked):
             # The outputs' shapes can only be had from a run, so ones stand in for the rows that are not there.
             arrays = {name: np.ones([size or 1 for size in array.shape], array.dtype) for name, array in arrays.items()}
         session = self.session(index)
         feeds = list(fit(arrays, rung, self.fill))
         pieces = [session.run(None, feed.arrays) for feed in feeds]
         rung = with_shown_outputs(rung, feeds[0].arrays, pieces[0])
-        outputs = join(pieces, [feed.rows for feed in feeds], rung)
-        self._count(index, len(feeds), [sizes for _, sizes in items], target)
+        outputs = join(pieces, [feed.spans for feed in feeds], rung)
+        self._count(index, len(feeds), [sizes for _, sizes in items], asked)
         shares, start = [], 0
         for _, sizes in items:
             shares.append(dict(zip(rung.output_names, cut(outputs, rung, start, sizes), strict=True)))
@@ -155,16 +153,19 @@ class Runtime:
         """Returns the session of a rung; see `SessionPool.get`."""
         return self.pool.get(self.graphs[index], self.ladder.rungs[index])
 
-    def _count(self, index: int, runs: int, items: Sequence[Mapping[str, int]], target: Mapping[str, int]) -> None:
+    def _asked(self, items: Sequence[Mapping[str, int]], target: Mapping[str, int]) -> dict[str, int]:
+        """The sizes of all the items together."""
+        asked = {**items[0], **target}
+        return {**asked, BATCH: sum(sizes[BATCH] for sizes in items)} if BATCH in asked else asked
+
+    def _count(self, index: int, runs: int, items: Sequence[Mapping[str, int]], asked: Mapping[str, int]) -> None:
         rung = self.ladder.rungs[index]
-        rows = sum(sizes.get(BATCH, 1) for sizes in items)
-        row = math.prod(rung.sizes.get(role) or size for role, size in target.items() if role in FILLED)
         with self._lock:
             count = self._counts[index]
             count.runs += runs
-            count.rows += rows
+            count.rows += rows_of(asked)
             count.real += sum(math.prod(sizes.values()) for sizes in items)
-            count.computed += runs * (rung.batch_size or rows) * row
+            count.computed += runs * math.prod(rung.sizes.get(role) or size for role, size in asked.items())
 
     @property
     def stats(self) -> tuple[RungStats, ...]:
@@ -190,7 +191,7 @@ def check_length(sizes: Mapping[str, int], ladder: ShapeLadder, index: int | Non
     """
     if ladder.holding(sizes):
         return
-    items = {role: size for role, size in sizes.items() if role != BATCH}
+    items = {role: size for role, size in sizes.items() if role not in BATCHES}
     # Each axis alone may be in order where no rung holds them together.
     axis = next((role for role, size in items.items() if size > (ladder.limit(role) or size)), max(items))
     held = sorted({rung.sizes[axis] or 0 for rung in ladder.rungs})

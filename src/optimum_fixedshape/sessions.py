@@ -12,7 +12,7 @@ import onnxruntime as ort
 from .contract import Axis, ShapeContract, TensorSpec
 from .errors import GraphNotFoundError, InvalidModelError
 from .graph.reader import read_contract
-from .roles import with_input_roles, with_output_roles
+from .roles import with_roles
 
 CPU = "CPUExecutionProvider"
 Pins = tuple[tuple[str, int], ...]
@@ -119,14 +119,14 @@ def check_files(path: Path, rung: ShapeContract) -> None:
 
 def contract_of_session(session: ort.InferenceSession) -> ShapeContract:
     """Returns the contract of an open session, with the shapes that it reports, pinned or not."""
-    inputs = with_input_roles(map(_spec, session.get_inputs()), {})
     path = Path(getattr(session, "_model_path", None) or "")
-    return ShapeContract(
-        inputs=tuple(inputs),
-        outputs=tuple(with_output_roles(map(_spec, session.get_outputs()), inputs, {})),
+    stated = ShapeContract(
+        inputs=tuple(map(_spec, session.get_inputs())),
+        outputs=tuple(map(_spec, session.get_outputs())),
         external_data=read_contract(path).external_data if path.is_file() else (),
         path=path if path.name else None,
     )
+    return with_roles(stated, {})
 
 
 def _checked(providers: Sequence[str]) -> list[str]:

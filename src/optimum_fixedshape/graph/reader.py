@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 from optimum_fixedshape.contract import Axis, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import InvalidModelError
 from optimum_fixedshape.graph.header import UNDEFINED, Header, Kind, Span, Table, known
-from optimum_fixedshape.roles import with_input_roles, with_output_roles
+from optimum_fixedshape.roles import with_roles
 
 _MOST_AXES = 64  # NumPy's own limit
 _MOST_ELEMENTS = 2**34
@@ -99,16 +99,14 @@ def _read_model(header: Header, roles: Mapping[str, Sequence[str | None]]) -> Sh
             producer[name] = value
     if graph is None:
         raise header.invalid(header.whole.end, "a graph", "the end of the file")
-    inputs = with_input_roles(graph.inputs, roles)
-    return replace(
+    facts = replace(
         graph,
-        inputs=tuple(inputs),
-        outputs=tuple(with_output_roles(graph.outputs, inputs, roles)),
         opset=opset,
         producer=" ".join(filter(None, producer.values())),
         metadata=metadata,
         path=header.path,
     )
+    return with_roles(facts, roles)
 
 
 def _read_graph(header: Header, within: Span) -> ShapeContract:

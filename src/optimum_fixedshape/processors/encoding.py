@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import BatchEncoding
 from transformers.utils import PaddingStrategy
 
-from optimum_fixedshape.contract import SEQUENCE, ShapeLadder
+from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeLadder
 from optimum_fixedshape.runtime import check_length
 
 from .rows import Row, cut_row, in_graph_dtypes, is_single, join_rows, pad_row, row_lengths, rows_of, size_of
@@ -182,7 +182,7 @@ def _rung_length(ladder: ShapeLadder, lengths: Sequence[int], items: Iterable[in
     """The tokens of the rung that takes these rows, and `least` tokens."""
     _check(ladder, lengths, items)
     size = max([*lengths, least])
-    return ladder.rungs[ladder.choose(len(lengths), {SEQUENCE: size})].sequence_length or size
+    return ladder.rungs[ladder.choose({BATCH: len(lengths), SEQUENCE: size})].sequence_length or size
 
 
 def _is_empty(call: Call) -> bool:

@@ -87,7 +87,7 @@ class FixedShapeTokenizer(FixedShapeProcessor):
             if not (chunk := list(islice(remaining, rows))):
                 return
             arrays, sizes = prepare(encode(self, {**call, **kwargs, "text": chunk}, first), self.ladder.largest)
-            rung = self.ladder.rungs[self.ladder.choose(len(chunk), sizes)]
+            rung = self.ladder.rungs[self.ladder.choose(sizes)]
             plain = self.for_one_call({})
             yield from fit(arrays, rung, Fill(plain.pad_token_id, plain.pad_token_type_id))
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from optimum_fixedshape import export_model
 
-from . import onnx_models, tiny
+from . import onnx_models, tiny, zoo
 
 LADDER = {"batch_size": 2, "sequence_length": [8, 16]}
 
@@ -32,21 +32,42 @@ Exported = Callable[..., tiny.Pair]
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Exported:
     """Returns ``exported(task, architecture="bert", shapes=LADDER) -> Pair``; each is exported once for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    root = (base if worker_id == "master" else base.parent) / "exported"
+    root = _shared(tmp_path_factory, worker_id)
 
     def export(task: str, architecture: str = "bert", shapes: Mapping[str, Any] = LADDER) -> tiny.Pair:
-        key = hashlib.sha256(json.dumps([task, architecture, shapes]).encode()).hexdigest()[:12]
-        folder = root / f"{architecture}-{task}-{key}"
-        original = tiny.original(architecture, task)
         words = tiny.tokenizer(tiny.kind_of_tokenizer(architecture))
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not (folder / "fixedshape_config.json").is_file():
-                export_model(original, folder, task=task, shapes=shapes, tokenizer=words, progress=False)
-        return tiny.Pair(original, words, Path(folder), task)
+        return _exported_once(root, architecture, tiny.original(architecture, task), task, shapes, words)
 
     return export
+
+
+@pytest.fixture(scope="session")
+def specimen(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str], tiny.Pair]:
+    """Returns ``specimen(name) -> Pair`` for a model of `zoo.ZOO`; each is exported once for all workers."""
+    root = _shared(tmp_path_factory, worker_id)
+
+    def export(name: str) -> tiny.Pair:
+        kind = zoo.ZOO[name]
+        return _exported_once(root, name, zoo.original(name), kind.task, kind.shapes, zoo.processor(name))
+
+    return export
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "exported"
+
+
+def _exported_once(
+    root: Path, name: str, original: Any, task: str, shapes: Mapping[str, Any], processor: Any
+) -> tiny.Pair:
+    key = hashlib.sha256(json.dumps([task, name, shapes]).encode()).hexdigest()[:12]
+    folder = root / f"{name}-{task}-{key}"
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "fixedshape_config.json").is_file():
+            export_model(original, folder, task=task, shapes=shapes, processor=processor, progress=False)
+    return tiny.Pair(original, processor, folder, task)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 
-from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeLadder
+from optimum_fixedshape.contract import BATCHES, SAMPLES, SEQUENCE, ShapeLadder
 
 TOLERANCE = 1e-4
 
@@ -43,48 +44,76 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray, *, tolerance: float, wher
     assert apart <= tolerance, f"{where}: {apart:.2e} apart"
 
 
-def assert_model_equals_original(model: Any, original: torch.nn.Module, *, vocabulary: int, seed: int = 0) -> None:
-    """Asserts equality below, at and above every rung in both directions, in every slot, in torch and in NumPy."""
+def assert_model_equals_original(
+    model: Any, original: torch.nn.Module, *, seed: int = 0, sees_padding: bool = False
+) -> None:
+    """Asserts equality below, at and above every rung in all directions, in every slot, in torch and in NumPy.
+
+    A model that sees padding, with a mask or without, can only answer as the original at the lengths of its rungs.
+    """
     generator = np.random.default_rng(seed)
-    for rows, length in sizes_around(model.ladder):
-        feeds = random_rows(model, rows, length, vocabulary=vocabulary, generator=generator)
+    for sizes in sizes_around(model.ladder, exact_lengths=sees_padding):
+        feeds = random_rows(model, original.config, sizes, generator)
         with torch.no_grad():
             theirs = original(**{name: torch.from_numpy(array) for name, array in feeds.items()}, return_dict=True)
-        where = f"{rows} rows of {length} tokens"
+        where = ", ".join(f"{role} {size}" for role, size in sizes.items())
         ours = model(**feeds)
         names = [name for name in theirs if name in ours]
         assert names, where
-        assert "logits" in names or len(names) == len(list(ours)), where
+        assert {"logits", "logits_per_text", "start_logits"} & set(names) or len(names) == len(list(ours)), where
         for name in names:
             assert ours[name].shape == tuple(theirs[name].shape), f"{where}: {name}"
-            assert_close(ours[name], theirs[name].numpy(), tolerance=TOLERANCE, where=f"{where}: {name}")
+            scale = max(1.0, float(theirs[name].abs().max()))
+            assert_close(ours[name], theirs[name].numpy(), tolerance=scale * TOLERANCE, where=f"{where}: {name}")
         in_torch = model(**{name: torch.from_numpy(array) for name, array in feeds.items()})
         assert_same(
             in_torch.to_tuple(), tuple(torch.from_numpy(ours[name]) for name in ours), tolerance=0.0, where=where
         )
 
 
-def sizes_around(ladder: ShapeLadder) -> Iterator[tuple[int, int]]:
+def sizes_around(ladder: ShapeLadder, *, exact_lengths: bool = False) -> Iterator[dict[str, int]]:
     """Yields rows and lengths below, at and above every rung; no length that no rung holds."""
-    limit = ladder.limit(SEQUENCE)
     for rung in ladder.rungs:
-        batch, length = rung.sizes.get(BATCH) or 2, rung.sizes.get(SEQUENCE) or 8
-        for rows in sorted({1, batch - 1, batch, batch + 1, 2 * batch + 1} - {0}):
-            for tokens in sorted({2, length - 1, length, length + 1}):
-                if limit is None or tokens <= limit:
-                    yield rows, tokens
+        around = {
+            role: [size] if exact_lengths and role not in BATCHES else _around(role, size, ladder.limit(role))
+            for role, size in rung.sizes.items()
+            if role in _VARIED
+        }
+        for each in product(*around.values()):
+            yield dict(zip(around, each, strict=True))
+
+
+_VARIED = BATCHES | {SEQUENCE, SAMPLES}
+
+
+def _around(role: str, size: int | None, limit: int | None) -> list[int]:
+    if role in BATCHES:
+        batch = size or 2
+        return sorted({1, batch - 1, batch, batch + 1, 2 * batch + 1} - {0})
+    length = size or 8
+    least = 2 if role == SEQUENCE else length // 2
+    return [size for size in sorted({least, length - 1, length, length + 1}) if limit is None or size <= limit]
 
 
 def random_rows(
-    model: Any, rows: int, length: int, *, vocabulary: int, generator: np.random.Generator
+    model: Any, config: Any, sizes: Mapping[str, int], generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Returns inputs whose rows all differ, the way a caller's batch looks: no padding, two segments."""
-    names = model.contract.input_names
-    shape: Sequence[int] = (
-        (rows, model.contract.sizes["num_choices"], length) if "num_choices" in model.contract.sizes else (rows, length)
-    )
-    ids = generator.integers(5, vocabulary, shape)
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    if "token_type_ids" in names:
-        feeds["token_type_ids"] = np.broadcast_to((np.arange(length) > length // 2).astype(np.int64), shape).copy()
+    """Returns inputs whose rows all differ, the way a caller's batch looks: no padding, two segments, whole images."""
+    feeds = {}
+    for spec in model.contract.inputs:
+        shape = [sizes.get(axis.role, axis.size) for axis in spec.axes]
+        if spec.name == "input_ids":
+            feeds[spec.name] = generator.integers(5, config.get_text_config().vocab_size, shape)
+        elif spec.name == "token_type_ids":
+            kinds = (np.arange(shape[-1]) > shape[-1] // 2).astype(np.int64) * (config.type_vocab_size > 1)
+            feeds[spec.name] = np.broadcast_to(kinds, shape).copy()
+        elif spec.name == "bbox":
+            feeds[spec.name] = generator.integers(0, 500, shape) + np.array([0, 0, 500, 500])
+        elif spec.name == "pixel_mask":
+            feeds[spec.name] = np.ones(shape, np.int64)
+            feeds[spec.name][-1, shape[1] // 2 :] = 0
+        elif "mask" in spec.name:
+            feeds[spec.name] = np.ones(shape, np.int64)
+        else:
+            feeds[spec.name] = generator.standard_normal(shape).astype(spec.dtype)
     return feeds

@@ -20,7 +20,8 @@ import transformers
 from optimum_fixedshape import ORTModelForFeatureExtraction, ORTModelForTokenClassification, export_model
 from optimum_fixedshape.config import CONFIG_NAME
 from optimum_fixedshape.errors import FixedShapeError, ShapeMismatchError, UnsupportedTaskError
-from optimum_fixedshape.export.shapes import combinations_of, positions_of, shapes_up_to
+from optimum_fixedshape.export.defaults import positions_of
+from optimum_fixedshape.export.shapes import combinations_of, shapes_up_to
 from optimum_fixedshape.tasks import find_task, task_of_architectures
 
 from . import tiny

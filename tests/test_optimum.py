@@ -211,7 +211,7 @@ def sources(tmp_path_factory):
         original, words = tiny.original("bert", task), tiny.tokenizer("wordpiece")
         for saved in (original, words):
             saved.save_pretrained(root / task / "torch")
-        export_model(original, root / task / "onnx", shapes={"sequence_length": 16}, tokenizer=words, progress=False)
+        export_model(original, root / task / "onnx", shapes={"sequence_length": 16}, processor=words, progress=False)
     return root
 
 

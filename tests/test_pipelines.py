@@ -140,5 +140,5 @@ def one_label(tmp_path_factory):
     one, words = type(three)(config).eval(), tiny.tokenizer("wordpiece")
     folder = tmp_path_factory.mktemp("one_label")
     shapes = {"batch_size": 2, "sequence_length": 16}
-    fixedshape.export_model(one, folder, task="text-classification", shapes=shapes, tokenizer=words, progress=False)
+    fixedshape.export_model(one, folder, task="text-classification", shapes=shapes, processor=words, progress=False)
     return tiny.Pair(one, words, folder, "text-classification")

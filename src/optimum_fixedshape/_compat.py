@@ -12,9 +12,13 @@ def has_optimum_onnx() -> bool:
 
 
 def model_base(name: str) -> type:
-    """Returns optimum's model class called `name`, or `OptimizedModel` where ``optimum-onnx`` is not installed."""
+    """Returns optimum's model class called `name`, else its base of all models.
+
+    That is `ORTModel`, or `OptimizedModel` where ``optimum-onnx`` is not installed.
+    """
     if has_optimum_onnx():
-        return getattr(importlib.import_module("optimum.onnxruntime"), name)  # type: ignore[no-any-return]
+        classes = importlib.import_module("optimum.onnxruntime")
+        return getattr(classes, name, classes.ORTModel)  # type: ignore[no-any-return]
     return importlib.import_module("optimum.modeling_base").OptimizedModel  # type: ignore[no-any-return]
 
 
@@ -31,7 +35,7 @@ def register_with_auto_class(auto_name: str, model_class: type) -> None:
     import transformers
 
     auto_class = getattr(transformers, auto_name)
-    auto_class.register(transformers.AutoConfig, model_class, exist_ok=True)
+    auto_class._model_mapping.register(model_class, model_class, exist_ok=True)
 
 
 def repo_errors() -> tuple[type[Exception], ...]:

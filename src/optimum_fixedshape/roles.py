@@ -29,14 +29,15 @@ from .errors import ShapeMismatchError
 
 Roles = tuple[str | None, ...]
 
+CHOICES = "num_choices"
 CHANNELS, HEIGHT, WIDTH, FRAMES = "num_channels", "height", "width", "num_frames"
 MEL, MEL_FRAMES, PATCHES = "feature_size", "nb_max_frames", "num_patches"
-_BOXES = "box_coordinates"
+BOXES = "box_coordinates"
 _CHANNELS = (1, 3, 4)
 _TOKENS = ("input_ids", "inputs_embeds")
 
 _ROW = (BATCH, SEQUENCE)
-_CHOICES = (BATCH, "num_choices", SEQUENCE)
+_ROW_OF_CHOICES = (BATCH, CHOICES, SEQUENCE)
 _IMAGE = (BATCH, CHANNELS, HEIGHT, WIDTH)
 _CLIP = (BATCH, FRAMES, CHANNELS, HEIGHT, WIDTH)
 _SOUND = (BATCH, SAMPLES)
@@ -44,13 +45,13 @@ _SPECTROGRAM = (BATCH, MEL, MEL_FRAMES)
 _PIXELS = (_IMAGE, _CLIP, (BATCH, PATCHES, None))
 
 INPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
-    "input_ids": (_ROW, _CHOICES),
-    "attention_mask": (_ROW, _CHOICES),
-    "token_type_ids": (_ROW, _CHOICES),
-    "position_ids": (_ROW, _CHOICES),
-    "special_tokens_mask": (_ROW, _CHOICES),
+    "input_ids": (_ROW, _ROW_OF_CHOICES),
+    "attention_mask": (_ROW, _ROW_OF_CHOICES),
+    "token_type_ids": (_ROW, _ROW_OF_CHOICES),
+    "position_ids": (_ROW, _ROW_OF_CHOICES),
+    "special_tokens_mask": (_ROW, _ROW_OF_CHOICES),
     "inputs_embeds": ((BATCH, SEQUENCE, None),),
-    "bbox": ((BATCH, SEQUENCE, _BOXES),),
+    "bbox": ((BATCH, SEQUENCE, BOXES),),
     "pixel_values": _PIXELS,
     "pixel_values_videos": _PIXELS,
     "pixel_mask": ((BATCH, HEIGHT, WIDTH),),
@@ -75,7 +76,7 @@ OUTPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
     "token_embeddings": ((BATCH, SEQUENCE, None),),
     "hidden_states": ((BATCH, SEQUENCE, None),),
     "attentions": ((BATCH, None, SEQUENCE, SEQUENCE),),
-    "logits": ((BATCH, "num_choices"), (BATCH, SEQUENCE, None)),
+    "logits": ((BATCH, CHOICES), (BATCH, SEQUENCE, None)),
     "start_logits": (_ROW,),
     "end_logits": (_ROW,),
     "pooler_output": ((BATCH, None),),
@@ -95,7 +96,7 @@ OUTPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
 _FEWEST_SAMPLES = 400
 _GUESSES: tuple[tuple[int, tuple[str, ...], Roles], ...] = (
     (2, ("int",), _ROW),
-    (3, ("int",), _CHOICES),
+    (3, ("int",), _ROW_OF_CHOICES),
     (2, ("float",), _SOUND),
     (3, ("float",), _SPECTROGRAM),
     (4, ("float", "uint8"), _IMAGE),
@@ -120,6 +121,11 @@ def with_roles(contract: ShapeContract, overrides: Mapping[str, Sequence[str | N
     return replace(
         contract, inputs=tuple(inputs), outputs=tuple(_with_output_roles(contract.outputs, inputs, overrides))
     )
+
+
+def tower_of(roles: Iterable[str | None]) -> str:
+    """Returns what the rows of an input with these roles are called in a model with two towers."""
+    return next((_TOWERS[role] for role in roles if role and role in _TOWERS), BATCH)
 
 
 def with_frames(contract: ShapeContract, steps: Steps) -> ShapeContract:
@@ -170,8 +176,7 @@ def _with_input_roles(contract: ShapeContract, overrides: Mapping[str, Sequence[
         other["attention_mask"] = {SEQUENCE: sound}
     if any(name.startswith("logits_per_") for name in contract.output_names):
         for spec in inputs:
-            tower = next((_TOWERS[role] for role in spec.roles() if role and role in _TOWERS), BATCH)
-            other[spec.name] = {BATCH: tower}
+            other[spec.name] = {BATCH: tower_of(spec.roles())}
     return [spec if spec.name in overrides else _renamed(spec, other.get(spec.name, {})) for spec in inputs]
 
 
@@ -296,7 +301,7 @@ def _output(
         if role and role in sizes and (free or (axis.symbol is None and axis.size == sizes[role])):
             return replace(axis, role=role, evidence=evidence)
         # Document models put the patches of the page behind its tokens.
-        if role == SEQUENCE and tokens and axis.size and axis.size > tokens and sizes.keys() >= {_BOXES, HEIGHT}:
+        if role == SEQUENCE and tokens and axis.size and axis.size > tokens and sizes.keys() >= {BOXES, HEIGHT}:
             return replace(axis, role=role, evidence=evidence, extra=axis.size - tokens)
         return axis
 

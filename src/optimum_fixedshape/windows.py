@@ -28,19 +28,22 @@ class Windows:
         length: Tokens of the whole row.
         tokens: For each window the places in the row that its tokens come from.
         owner: For each place in the row the window that answers for it.
+        role: The role of the axis that is cut.
     """
 
     length: int
     tokens: tuple[_Index, ...]
     owner: _Index
+    role: str = SEQUENCE
 
 
-def plan_windows(special_tokens: Sequence[int] | Array, limit: int) -> Windows:
+def plan_windows(special_tokens: Sequence[int] | Array, limit: int, role: str = SEQUENCE) -> Windows:
     """Returns the windows of a row that is longer than `limit`; neighbours share half of a window's text.
 
     Args:
         special_tokens: ``(tokens,)``, 1 where the tokenizer added a special token.
         limit: Tokens of one window.
+        role: What the axis stands for; of a sound nothing is special.
 
     Raises:
         InputTooLongError: What every window must repeat leaves no room for the rest.
@@ -54,7 +57,7 @@ def plan_windows(special_tokens: Sequence[int] | Array, limit: int) -> Windows:
             f"{limit}. Ways out: shorten the shorter text of a pair; or export a larger rung.",
             size=len(special),
             limit=limit,
-            axis=SEQUENCE,
+            axis=role,
         )
     starts = np.array([*range(start, stop - room, room - room // 2), stop - room])
     before, after = np.arange(start), np.arange(stop, len(special))
@@ -62,7 +65,7 @@ def plan_windows(special_tokens: Sequence[int] | Array, limit: int) -> Windows:
     # Windows are equally long, so a token is farthest from the edges of the one whose middle is nearest.
     halfway = (starts[1:] + starts[:-1] + room - 1) / 2
     owner = np.searchsorted(halfway, np.arange(len(special)))
-    return Windows(len(special), tokens, owner)
+    return Windows(len(special), tokens, owner, role)
 
 
 def cut_windows(arrays: Mapping[str, Array], contract: ShapeContract, windows: Windows) -> list[Arrays]:
@@ -73,7 +76,7 @@ def cut_windows(arrays: Mapping[str, Array], contract: ShapeContract, windows: W
         contract: Says which axis of an array follows the tokens.
         windows: What `plan_windows` returned.
     """
-    axes = {spec.name: spec.axis_of(SEQUENCE) for spec in contract.inputs if spec.name in arrays}
+    axes = {spec.name: spec.axis_of(windows.role) for spec in contract.inputs if spec.name in arrays}
     return [
         {name: arrays[name] if axis is None else arrays[name].take(index, axis) for name, axis in axes.items()}
         for index in windows.tokens
@@ -93,16 +96,23 @@ def merge_windows(outputs: Sequence[Mapping[str, Array]], contract: ShapeContrac
     merged = {}
     for spec in contract.outputs:
         parts = [output[spec.name] for output in outputs]
-        follows = spec.roles().count(SEQUENCE)
-        if follows > 1 or (not follows and parts[0].dtype.kind != "f"):
-            what = "relates tokens to tokens" if follows else "has no floating point numbers to average"
-            raise ShapeMismatchError(f"Output {spec} {what} and cannot be merged from windows.")
+        follows = spec.roles().count(windows.role)
+        if problem := _problem(parts[0], follows, windows.role):
+            raise ShapeMismatchError(f"Output {spec} {problem} and cannot be merged from windows.")
         if follows:
             merged[spec.name] = _stitched(parts, spec, windows)
         else:
             mean = np.average(parts, axis=0, weights=None if spec.name == "logits" else weights)
             merged[spec.name] = mean.astype(parts[0].dtype)
     return merged
+
+
+def _problem(part: Array, follows: int, role: str) -> str | None:
+    if follows and role != SEQUENCE:
+        return "holds frames of the sound"
+    if follows > 1:
+        return "relates tokens to tokens"
+    return None if follows or part.dtype.kind == "f" else "has no floating point numbers to average"
 
 
 def _longest_stretch(text: Array) -> tuple[int, int]:
@@ -115,7 +125,7 @@ def _longest_stretch(text: Array) -> tuple[int, int]:
 
 
 def _stitched(parts: Sequence[Array], spec: TensorSpec, windows: Windows) -> Array:
-    axis = spec.axis_of(SEQUENCE) or 0
+    axis = spec.axis_of(windows.role) or 0
     shape = list(parts[0].shape)
     shape[axis] = windows.length
     whole = np.empty(shape, parts[0].dtype)

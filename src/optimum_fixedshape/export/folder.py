@@ -1,9 +1,8 @@
-"""From a transformers model to a folder of fixed graphs: one a rung, one file of weights, tokenizer and configs."""
+"""From a transformers model to a folder of fixed graphs: one a rung, one file of weights, processors and configs."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,10 +22,12 @@ from optimum_fixedshape.fitting import Fill, pad_id_of
 from optimum_fixedshape.graph.reader import read_contract
 from optimum_fixedshape.graph.weights import save_rungs
 from optimum_fixedshape.repo import MAIN_GRAPH, Sizes
+from optimum_fixedshape.roles import BOXES
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.tasks import Task, find_task, task_of_architectures
 
-from .shapes import CHOICES, Combination, combinations_of
+from .examples import Axes, axes_of, example_of
+from .shapes import Combination, combinations_of
 from .torch_export import export_rung
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def export_model(
     *,
     task: str | None = None,
     shapes: Sizes | None = None,
-    tokenizer: Any = None,
+    processor: Any = None,
     progress: bool = True,
     **hub_options: Any,
 ) -> Path:
@@ -55,8 +56,10 @@ def export_model(
         output: The folder to write; created if need be. Graphs of an earlier export are replaced.
         task: transformers' name of the task. By default what the model's class or its config says.
         shapes: Sizes by shape key; a list makes a ladder, two lists one graph for each combination. By default
-            8 rows of 16, 32, 64 and 128 tokens.
-        tokenizer: Saved beside the graphs. By default the one of `model_or_id`, where that is a folder or repo.
+            8 rows of 16, 32, 64 and 128 tokens for texts; else one row of the size that the model or its processor was
+            made for, and 10 seconds at 16 kHz for waveforms.
+        processor: Saved beside the graphs: a tokenizer, an image processor, a combination, ... By default that of
+            `model_or_id`, where that is a folder or repo.
         progress: Show a progress bar.
         **hub_options: Passed on to transformers' `from_pretrained` (``revision=``, ``token=``, ...).
 
@@ -72,18 +75,20 @@ def export_model(
     model = model_or_id
     if isinstance(model_or_id, (str, Path)):
         model = getattr(transformers, row.auto).from_pretrained(model_or_id, dtype=torch.float32, **hub_options)
-        tokenizer = _tokenizer_of(model_or_id, hub_options) if tokenizer is None else tokenizer
-    combinations = combinations_of(shapes, row, model.config)
+        processor = _processor_of(model_or_id, hub_options) if processor is None else processor
+    axes = axes_of(model, row)
+    keys = list(dict.fromkeys(role for roles in axes.values() for role in roles if role not in (None, BOXES)))
+    combinations = combinations_of(shapes, row, model.config, keys, processor)
     names = [MAIN_GRAPH, *("model_" + "x".join(map(str, sizes.values())) + ".onnx" for sizes in combinations[1:])]
     bar = tqdm(combinations, desc=f"Exporting {type(model).__name__}", unit="graph", disable=not progress)
     stale = _graphs_in(folder) - set(names)
     with _evaluated(model):
-        outputs = _outputs_of(model, row)
-        save_rungs(_exported(model, outputs, names, bar), folder=folder)
+        outputs = _outputs_of(model, row, axes, combinations[-1])
+        save_rungs(_exported(model, axes, outputs, names, bar), folder=folder)
         difference = {
-            name: _difference(model, outputs, folder / name, sizes)
+            name: _difference(model, axes, outputs, folder / name, sizes)
             for name, sizes in zip(names, combinations, strict=True)
-            if sizes[SEQUENCE] <= _MEASURED_UP_TO
+            if sizes.get(SEQUENCE, 0) <= _MEASURED_UP_TO
         }
     FixedShapeConfig(tuple(names), task=row.name, difference=difference).save_pretrained(folder)
     for name in stale:
@@ -91,8 +96,8 @@ def export_model(
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
     return folder
 
 
@@ -105,6 +110,13 @@ def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]
         architectures = [type(model_or_id).__name__]
     told = task_of_architectures(architectures)
     wanted = find_task(asked) if asked else told
+    if (
+        wanted is told
+        and getattr(model_or_id, "main_input_name", "") == "pixel_values"
+        and told
+        and told.auto == "AutoModel"
+    ):
+        wanted = find_task("image-feature-extraction")
     name = ", ".join(architectures) or "a model without architectures"
     if wanted is None:
         raise UnsupportedTaskError(f"The task of {name} cannot be told. Pass task=.", task=None)
@@ -115,11 +127,11 @@ def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]
     return wanted
 
 
-def _tokenizer_of(model_id: str | Path, hub_options: Mapping[str, Any]) -> Any:
+def _processor_of(model_id: str | Path, hub_options: Mapping[str, Any]) -> Any:
     try:
-        return transformers.AutoTokenizer.from_pretrained(model_id, **hub_options)
+        return transformers.AutoProcessor.from_pretrained(model_id, **hub_options)
     except (OSError, ValueError) as error:
-        logger.warning("%s has no tokenizer that could be saved with the graphs: %s", model_id, error)
+        logger.warning("%s has no processor that could be saved with the graphs: %s", model_id, error)
         return None
 
 
@@ -142,28 +154,10 @@ def _evaluated(model: Any) -> Iterator[None]:
             module.training = mode
 
 
-def _example(model: Any, sizes: Combination, *, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random rows with real padding: row i has i tokens less than the first, but at least one."""
-    shape = tuple(sizes.values())
-    pad = pad_id_of(model.config)
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, model.config.vocab_size, shape, generator=generator)
-    ids[ids == pad] = (pad + 1) % model.config.vocab_size
-    mask = torch.ones(shape, dtype=torch.long)
-    for number, row in enumerate(mask.view(-1, shape[-1])):
-        row[max(1, shape[-1] - number) :] = 0
-    ids[mask == 0] = pad
-    example = {"input_ids": ids, "attention_mask": mask}
-    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
-    if takes_types and getattr(model.config, "type_vocab_size", 0) > 1:
-        example["token_type_ids"] = (torch.arange(shape[-1]) > shape[-1] // 2).long().expand(shape) * mask
-    return {name: tensor.to(model.device) for name, tensor in example.items()}
-
-
-def _outputs_of(model: Any, row: Task) -> tuple[str, ...]:
-    example = _example(model, {BATCH: 1, **({CHOICES: 1} if row.name == "multiple-choice" else {}), SEQUENCE: 4})
+def _outputs_of(model: Any, row: Task, axes: Axes, sizes: Combination) -> tuple[str, ...]:
+    small = {**sizes, BATCH: 1, **({SEQUENCE: 4} if SEQUENCE in sizes else {})}
     with torch.no_grad():
-        output = model(**example, return_dict=True)
+        output = model(**example_of(model, axes, small), return_dict=True)
     if found := tuple(name for name in row.outputs if output.get(name) is not None):
         return found
     given = f"{type(model).__name__} gives {', '.join(output)}"
@@ -171,24 +165,24 @@ def _outputs_of(model: Any, row: Task) -> tuple[str, ...]:
 
 
 def _exported(
-    model: Any, outputs: Sequence[str], names: Sequence[str], combinations: Iterable[Combination]
+    model: Any, axes: Axes, outputs: Sequence[str], names: Sequence[str], combinations: Iterable[Combination]
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     for name, sizes in zip(names, combinations, strict=True):
-        yield name, export_rung(model, _example(model, sizes), outputs)
+        yield name, export_rung(model, example_of(model, axes, sizes), outputs)
 
 
-def _difference(model: Any, outputs: Sequence[str], path: Path, sizes: Combination) -> float:
-    """The largest absolute difference from the original on the real tokens of rows that it was not traced with."""
-    example = _example(model, sizes, seed=1)
+def _difference(model: Any, axes: Axes, outputs: Sequence[str], path: Path, sizes: Combination) -> float:
+    """The largest absolute difference from the original, of tokens the real ones, on rows it was not traced with."""
+    example = example_of(model, axes, sizes, seed=1)
     with torch.no_grad():
         expected = model(**example, return_dict=True)
     runtime = Runtime(ShapeLadder((read_contract(path),)), (path,), fill=Fill(pad_id_of(model.config)))
     got = runtime.run([{name: tensor.cpu().numpy() for name, tensor in example.items()}])[0]
-    real = example["attention_mask"].bool().cpu().numpy()
+    real = example["attention_mask"].bool().cpu().numpy() if "attention_mask" in example else np.ones(())
     worst = 0.0
     for name in outputs:
         theirs, ours = expected[name].cpu().numpy(), got[name]
-        per_token = theirs.shape[: real.ndim] == real.shape
+        per_token = real.ndim and theirs.shape[: real.ndim] == real.shape
         apart = np.abs(theirs - ours)
         worst = max(worst, float((apart[real] if per_token else apart).max()))
     if not worst <= _WORTH_A_WARNING:

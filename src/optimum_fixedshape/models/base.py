@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _POSITIONAL = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_MAIN_INPUTS = ("input_ids", "pixel_values", "pixel_values_videos", "input_values", "input_features")
 
 
 class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
@@ -44,14 +46,14 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
 
     task: ClassVar[Task | None] = None
     auto_model_class: ClassVar[Any]
-    main_input_name = "input_ids"
-    input_modalities = "text"
+    input_modalities: str | tuple[str, ...] = "text"
     model_type = "onnx_model"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.task = task_of_model(cls.__name__) or cls.task
         cls.auto_model_class = getattr(transformers, cls.task.auto if cls.task else "AutoModel")
+        cls.input_modalities = _modalities_of(cls.task) if cls.task else "text"
 
     def __init__(
         self,
@@ -99,10 +101,10 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
 
         Args:
             *args: ``input_ids``, ``attention_mask``, ``token_type_ids``, ``position_ids``, in this order; for a graph
-                without ``input_ids`` its own inputs in its own order.
+                that takes others the graph's inputs in its own order.
             return_dict: False returns a tuple. By default what the config says.
-            **inputs: Inputs by name, each ``(rows, tokens)``: torch tensors, NumPy arrays or nested lists. Tensors
-                give tensors, all else gives NumPy arrays.
+            **inputs: Inputs by name, such as ``(rows, tokens)`` or ``(rows, channels, height, width)``: torch tensors,
+                NumPy arrays or nested lists. Tensors give tensors, all else gives NumPy arrays.
 
         Raises:
             InputTooLongError: The inputs are longer than the largest rung: only processors and pipelines can cut.
@@ -137,13 +139,20 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
 
     @cached_property
     def _output_classes(self) -> tuple[Any, Any]:
-        from transformers import modeling_outputs
         from transformers.utils import ModelOutput
 
-        return getattr(modeling_outputs, self.task.output) if self.task else None, ModelOutput
+        return _output_class(self.task) if self.task else None, ModelOutput
+
+    @property
+    def main_input_name(self) -> str:
+        """The input that the others go with: transformers' name for what the model is about."""
+        names = self.contract.input_names
+        return next((name for name in _MAIN_INPUTS if name in names), names[0])
 
     def _named(self, args: tuple[Any, ...]) -> dict[str, Any]:
-        names = _POSITIONAL if "input_ids" in self.contract.input_names else self.contract.input_names
+        names = self.contract.input_names
+        if set(names) <= {*_POSITIONAL}:
+            names = _POSITIONAL
         if len(args) > len(names):
             raise TypeError(f"At most {len(names)} inputs go by position ({', '.join(names)}), got {len(args)}.")
         return {name: value for name, value in zip(names, args, strict=False) if value is not None}
@@ -170,6 +179,18 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
     def eval(self) -> Self:
         """Returns the model: a graph is always in evaluation mode."""
         return self
+
+
+def _modalities_of(task: Task) -> str | tuple[str, ...]:
+    kinds = {"image_processor": "image", "feature_extractor": "audio", "video_processor": "video"}
+    texts = ["text"] if "input_ids" in task.inputs else []
+    found = (*texts, *(kinds[processor] for processor in task.processors if processor in kinds))
+    return found if len(found) > 1 else found[0]
+
+
+def _output_class(task: Task) -> Any:
+    home, _, name = task.output.rpartition(":")
+    return getattr(importlib.import_module(home or "transformers.modeling_outputs"), name)
 
 
 def _matters(name: str, value: Any) -> bool:

@@ -29,7 +29,55 @@ class ORTModelForMultipleChoice(FixedShapeMixin, model_base("ORTModelForMultiple
 
 
 class ORTModelForFeatureExtraction(FixedShapeMixin, model_base("ORTModelForFeatureExtraction")):  # type: ignore[misc]
-    """A graph that embeds texts: ``last_hidden_state`` is ``(rows, tokens, features)``."""
+    """A graph that embeds: ``last_hidden_state`` is ``(rows, tokens or patches or frames, features)``."""
+
+
+class ORTModelForImageClassification(FixedShapeMixin, model_base("ORTModelForImageClassification")):  # type: ignore[misc]
+    """A graph that classifies images: ``logits`` are ``(rows, labels)``."""
+
+
+class ORTModelForObjectDetection(FixedShapeMixin, model_base("ORTModelForObjectDetection")):  # type: ignore[misc]
+    """A graph that finds objects: ``logits`` are ``(rows, queries, labels)``, ``pred_boxes`` ``(rows, queries, 4)``."""
+
+
+class ORTModelForSemanticSegmentation(FixedShapeMixin, model_base("ORTModelForSemanticSegmentation")):  # type: ignore[misc]
+    """A graph that classifies pixels: ``logits`` are ``(rows, labels, height, width)``, often smaller."""
+
+
+class ORTModelForDepthEstimation(FixedShapeMixin, model_base("ORTModelForDepthEstimation")):  # type: ignore[misc]
+    """A graph that estimates depth: ``predicted_depth`` is ``(rows, height, width)``."""
+
+
+class ORTModelForAudioClassification(FixedShapeMixin, model_base("ORTModelForAudioClassification")):  # type: ignore[misc]
+    """A graph that classifies sounds: ``logits`` are ``(rows, labels)``."""
+
+
+class ORTModelForAudioFrameClassification(FixedShapeMixin, model_base("ORTModelForAudioFrameClassification")):  # type: ignore[misc]
+    """A graph that classifies each frame of a sound: ``logits`` are ``(rows, frames, labels)``."""
+
+
+class ORTModelForAudioXVector(FixedShapeMixin, model_base("ORTModelForAudioXVector")):  # type: ignore[misc]
+    """A graph that tells speakers apart: ``embeddings`` are ``(rows, features)``."""
+
+
+class ORTModelForCTC(FixedShapeMixin, model_base("ORTModelForCTC")):  # type: ignore[misc]
+    """A graph that writes down speech: ``logits`` are ``(rows, frames, vocabulary)``."""
+
+
+class ORTModelForVideoClassification(FixedShapeMixin, model_base("ORTModelForVideoClassification")):  # type: ignore[misc]
+    """A graph that classifies clips: ``logits`` are ``(rows, labels)``."""
+
+
+class ORTModelForZeroShotImageClassification(FixedShapeMixin, model_base("ORTModelForZeroShotImageClassification")):  # type: ignore[misc]
+    """A graph that compares images with texts: ``logits_per_image`` are ``(images, texts)``."""
+
+
+class ORTModelForZeroShotAudioClassification(FixedShapeMixin, model_base("ORTModelForZeroShotAudioClassification")):  # type: ignore[misc]
+    """A graph that compares sounds with texts: ``logits_per_audio`` are ``(sounds, texts)``."""
+
+
+class ORTModelForDocumentQuestionAnswering(FixedShapeMixin, model_base("ORTModelForDocumentQuestionAnswering")):  # type: ignore[misc]
+    """A graph that finds answers on pages: ``start_logits`` and ``end_logits`` are ``(rows, tokens)``, and patches."""
 
 
 class ORTModelForCustomTasks(FixedShapeMixin, model_base("ORTModelForCustomTasks")):  # type: ignore[misc]

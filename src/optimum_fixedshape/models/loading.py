@@ -177,12 +177,12 @@ def _exported(
     from optimum_fixedshape.export.shapes import shapes_up_to
 
     options = {**hub.for_transformers(), "trust_remote_code": trust_remote_code, "subfolder": hub.subfolder}
-    if shapes is None:
+    if shapes is None and (task is None or task.modality == "text"):
         shapes = shapes_up_to(AutoConfig.from_pretrained(model_id, **options))
     logger.warning(
         "Exporting %s on the fly, for %s. This takes a while: keep the graphs with save_pretrained() to do it once.",
         model_id,
-        ", ".join(f"{key} {size}" for key, size in shapes.items()),
+        ", ".join(f"{key} {size}" for key, size in (shapes or {}).items()) or "the sizes that it was made for",
     )
     folder = ScratchFolder()
     export_model(model_id, folder.path, task=task.name if task else None, shapes=shapes, progress=False, **options)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from optimum_fixedshape.contract import ShapeContract, ShapeLadder
+from optimum_fixedshape.contract import ShapeContract, ShapeLadder, Steps
 from optimum_fixedshape.fitting import Fill, pad_id_of
+from optimum_fixedshape.roles import with_frames
 from optimum_fixedshape.runtime import RungStats, Runtime
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class SessionMixin:
         """Puts a session, or a `Runtime` with several rungs, behind the model."""
         is_ladder = isinstance(session, Runtime)
         self.runtime = session if is_ladder else Runtime.of_session(session, fill=fill_of(self.config))
+        steps = _steps_of(self.config)
+        self.runtime.ladder = ShapeLadder(tuple(with_frames(rung, steps) for rung in self.ladder.rungs))
         self._use_io_binding = bool(use_io_binding)
 
     @property
@@ -186,6 +189,11 @@ class SessionMixin:
 def fill_of(config: Any) -> Fill:
     """Returns what pads the inputs of a model with this configuration."""
     return Fill(pad_id_of(config))
+
+
+def _steps_of(config: Any) -> Steps:
+    """The convolutions that make frames of samples, in models of the Wav2Vec2 family."""
+    return tuple(zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=False))
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:

@@ -17,20 +17,23 @@ import numpy as np
 from transformers.pipelines.base import ChunkPipeline
 from transformers.pipelines.pt_utils import PipelineIterator
 
-from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeContract
-from optimum_fixedshape.errors import InputTooLongError, ProcessorError, UnsupportedTaskError
+from optimum_fixedshape.contract import BATCH, BATCHES, IMAGES, SAMPLES, SEQUENCE, SOUNDS, ShapeContract
+from optimum_fixedshape.errors import InputTooLongError, UnsupportedTaskError
 from optimum_fixedshape.fitting import Arrays
 from optimum_fixedshape.models.base import FixedShapeMixin
-from optimum_fixedshape.processors.text import FixedShapeTokenizer, fix_tokenizer
+from optimum_fixedshape.processors.combined import parts_of
+from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.tasks import Overflow, Task, find_task
 from optimum_fixedshape.windows import Windows, cut_windows, merge_windows, plan_windows
 
 from .inputs import Restarting, as_transformers_takes_it
+from .processors import KINDS, check_processors, fix_processors, overflow_of
 
 # A list is answered as a whole; whoever goes through a dataset waits for the first answers, and through a generator
 # perhaps for the next item.
 _LOOK_AHEAD_BATCHES = ((list, 64), (Sized, 16))
 _LOOK_AHEAD_BYTES = 64 * 2**20
+_ITEMS = ("inputs", "sequences", "images", "image", "audios", "videos")
 Params = dict[str, Any]
 
 
@@ -39,13 +42,18 @@ class FixedShapePipeline:
 
     Args:
         model: A model of this package.
-        tokenizer: Any tokenizer; it is told what the graph takes.
-        overflow: What happens to items longer than the largest rung; by default what the tokenizer was made with,
+        tokenizer: Any tokenizer. Like all processors it is told what the graph takes.
+        image_processor: Any image processor.
+        feature_extractor: Any feature extractor.
+        video_processor: Any video processor, or image processor that takes clips.
+        processor: A combination of them, in place of its parts.
+        overflow: What happens to items longer than the largest rung; by default what a processor was made with,
             else what `tasks.TASKS` says for the task.
+        device: As in transformers; by default the model's.
         **kwargs: What transformers' class takes.
 
     Raises:
-        ProcessorError: The tokenizer is missing or none.
+        ProcessorError: A processor that the task needs is missing, or is of the wrong kind.
         UnsupportedTaskError: The model is for another task.
     """
 
@@ -53,18 +61,33 @@ class FixedShapePipeline:
     model: Any
     tokenizer: Any
     overflow: Overflow
+    run_items = staticmethod(Runtime.run)
 
     def __init__(
-        self, model: Any, tokenizer: Any = None, *, overflow: Overflow | None = None, device: Any = None, **kwargs: Any
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        feature_extractor: Any = None,
+        image_processor: Any = None,
+        *,
+        video_processor: Any = None,
+        processor: Any = None,
+        overflow: Overflow | None = None,
+        device: Any = None,
+        **kwargs: Any,
     ) -> None:
         row = find_task(self.fixed_task)
         _check_model(model, row)
-        _check_tokenizer(tokenizer, row)
-        self.overflow = overflow or _overflow_of(tokenizer) or row.overflow
-        tokenizer = fix_tokenizer(tokenizer, model.ladder, overflow=self.overflow, exact_length=True)
+        apart = zip(KINDS, (tokenizer, image_processor, feature_extractor, video_processor), strict=True)
+        given = (parts_of(processor) if processor is not None else {}) | {
+            k: each for k, each in apart if each is not None
+        }
+        needed = check_processors(row, model.contract, given)
+        self.overflow = overflow or overflow_of(needed) or row.overflow
         kwargs.setdefault("task", row.name)
+        kwargs.update(fix_processors(needed, row, model.ladder, self.overflow))
         base: Any = super()
-        base.__init__(model=model, tokenizer=tokenizer, device=model.device if device is None else device, **kwargs)
+        base.__init__(model=model, device=model.device if device is None else device, **kwargs)
 
     def check_model_type(self, supported_models: Any) -> None:
         """Accepts the model: `__init__` has checked it against our own table."""
@@ -75,7 +98,7 @@ class FixedShapePipeline:
         Raises:
             InputTooLongError: An item is longer than the largest rung, and `overflow` is ``"error"``.
         """
-        inputs = args[0] if args else kwargs.get("inputs", kwargs.get("sequences"))
+        inputs = args[0] if args else next((kwargs[name] for name in _ITEMS if name in kwargs), None)
         if isinstance(inputs, list) and not inputs:
             return []
         base: Any = super()
@@ -110,8 +133,10 @@ class FixedShapePipeline:
         return next(iter(answers))
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Saves the model and its tokenizer to a folder."""
-        self.tokenizer.save_pretrained(save_directory)
+        """Saves the model and its processors to a folder."""
+        for kind in KINDS:
+            if (processor := getattr(self, kind, None)) is not None:
+                processor.save_pretrained(save_directory)
         self.model.save_pretrained(save_directory, **kwargs)  # uploads the folder if asked to
 
     @property
@@ -147,16 +172,27 @@ class FixedShapePipeline:
             raise
 
     def _chunk(self, inputs: Mapping[str, Any]) -> _Chunk:
-        contract, limit = self.model.contract, self.model.ladder.limit(SEQUENCE)
-        arrays = {name: np.asarray(inputs[name]) for name in contract.input_names if name in inputs}
-        if self.overflow != "window" or limit is None or inputs["input_ids"].shape[1] <= limit:
-            return _Chunk(inputs, [arrays], None)
-        windows = plan_windows(np.asarray(inputs["special_tokens_mask"])[0], limit)
-        return _Chunk(inputs, cut_windows(arrays, contract, windows), windows)
+        contract, named = self.model.contract, self._named(inputs)
+        arrays = {name: np.asarray(named[name]) for name in contract.input_names if name in named}
+        windows = self._windows(inputs) if self.overflow == "window" else None
+        return _Chunk(inputs, cut_windows(arrays, contract, windows) if windows else [arrays], windows)
+
+    def _named(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The graph's inputs by name, among what transformers' `preprocess` gave."""
+        return inputs
+
+    def _windows(self, inputs: Mapping[str, Any]) -> Windows | None:
+        """How an item is cut, or None where the largest rung holds it."""
+        for name, role in (("input_ids", SEQUENCE), ("input_values", SAMPLES)):
+            limit = self.model.ladder.limit(role)
+            if limit is not None and name in inputs and (size := inputs[name].shape[1]) > limit:
+                special = inputs["special_tokens_mask"][0] if role == SEQUENCE else np.zeros(size, bool)
+                return plan_windows(np.asarray(special), limit, role)
+        return None
 
     def _outputs(self, chunks: Sequence[_Chunk]) -> Iterator[Any]:
         """The model's output for each chunk, as if it had been alone."""
-        results = iter(self.model.runtime.run([arrays for chunk in chunks for arrays in chunk.arrays]))
+        results = iter(self.run_items(self.model.runtime, [arrays for chunk in chunks for arrays in chunk.arrays]))
         for chunk in chunks:
             parts = list(islice(results, len(chunk.arrays)))
             merged = merge_windows(parts, self.model.contract, chunk.windows) if chunk.windows else parts[0]
@@ -217,27 +253,14 @@ def _take(steps: Iterator[Any], most: int) -> tuple[list[Any], Exception | None]
 
 def _look_ahead(contract: ShapeContract, inputs: Any) -> int:
     """How many items to prepare before they run: enough to fill batches of every rung, bounded in memory."""
-    if contract.batch_size is None:
+    rows = next((contract.sizes.get(role) for role in (BATCH, IMAGES, SOUNDS) if role in contract.sizes), None)
+    if rows is None:
         return 1
     batches = next((most for kind, most in _LOOK_AHEAD_BATCHES if isinstance(inputs, kind)), 1)
-    sizes = ([axis.size or 1 for axis in spec.axes or () if axis.role != BATCH] for spec in contract.outputs)
+    tensors = (*contract.inputs, *contract.outputs)
+    sizes = ([axis.size or 1 for axis in spec.axes or () if axis.role not in BATCHES] for spec in tensors)
     row = 4 * sum(int(np.prod(each)) for each in sizes)
-    return max(contract.batch_size, min(batches * contract.batch_size, _LOOK_AHEAD_BYTES // row))
-
-
-def _overflow_of(tokenizer: Any) -> Overflow | None:
-    """What a tokenizer was asked to do with long texts; None for the default, which leaves it to the task."""
-    overflow: Overflow | None = tokenizer.overflow if isinstance(tokenizer, FixedShapeTokenizer) else None
-    return None if overflow == "error" else overflow
-
-
-def _check_tokenizer(tokenizer: Any, row: Task) -> None:
-    if tokenizer is None:
-        raise ProcessorError(
-            f"The task {row.name} needs a tokenizer: pass tokenizer= or data_processor=.",
-            expected="a tokenizer",
-            given="nothing",
-        )
+    return max(rows, min(batches * rows, _LOOK_AHEAD_BYTES // row))
 
 
 def _check_model(model: Any, row: Task) -> None:

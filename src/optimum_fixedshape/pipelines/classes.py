@@ -14,6 +14,8 @@ from optimum_fixedshape.contract import SEQUENCE
 
 from . import question_answering
 from .base import FixedShapePipeline, StandIn
+from .sound import SoundPipeline, SpeechPipeline
+from .towers import PairsPipeline
 
 
 class TextClassificationPipeline(FixedShapePipeline, transformers.TextClassificationPipeline):  # type: ignore[misc]
@@ -79,3 +81,86 @@ class ZeroShotClassificationPipeline(FixedShapePipeline, transformers.ZeroShotCl
         if self.cuts_nothing:
             kwargs.setdefault("truncation", False)
         return super()._parse_and_tokenize(sequence_pairs, **kwargs)
+
+
+class ImageClassificationPipeline(FixedShapePipeline, transformers.ImageClassificationPipeline):  # type: ignore[misc]
+    """transformers' `ImageClassificationPipeline` on a fixed graph."""
+
+    fixed_task = "image-classification"
+
+
+class ObjectDetectionPipeline(FixedShapePipeline, transformers.ObjectDetectionPipeline):  # type: ignore[misc]
+    """transformers' `ObjectDetectionPipeline` on a fixed graph: boxes are those of the image as it came."""
+
+    fixed_task = "object-detection"
+
+
+class ImageSegmentationPipeline(FixedShapePipeline, transformers.ImageSegmentationPipeline):  # type: ignore[misc]
+    """transformers' `ImageSegmentationPipeline` on a fixed graph: masks are of the size of the image as it came."""
+
+    fixed_task = "image-segmentation"
+
+
+class DepthEstimationPipeline(FixedShapePipeline, transformers.DepthEstimationPipeline):  # type: ignore[misc]
+    """transformers' `DepthEstimationPipeline` on a fixed graph: depth is of the size of the image as it came."""
+
+    fixed_task = "depth-estimation"
+
+
+class ImageFeatureExtractionPipeline(FixedShapePipeline, transformers.ImageFeatureExtractionPipeline):  # type: ignore[misc]
+    """transformers' `ImageFeatureExtractionPipeline` on a fixed graph."""
+
+    fixed_task = "image-feature-extraction"
+
+
+class ZeroShotImageClassificationPipeline(
+    PairsPipeline,
+    transformers.ZeroShotImageClassificationPipeline,  # type: ignore[misc]
+):
+    """transformers' `ZeroShotImageClassificationPipeline` on a fixed graph, for any number of images and labels."""
+
+    fixed_task = "zero-shot-image-classification"
+
+
+class ZeroShotAudioClassificationPipeline(
+    SoundPipeline,
+    PairsPipeline,
+    transformers.ZeroShotAudioClassificationPipeline,  # type: ignore[misc]
+):
+    """transformers' `ZeroShotAudioClassificationPipeline` on a fixed graph, for any number of sounds and labels."""
+
+    fixed_task = "zero-shot-audio-classification"
+
+
+class AudioClassificationPipeline(SoundPipeline, transformers.AudioClassificationPipeline):  # type: ignore[misc]
+    """transformers' `AudioClassificationPipeline` on a fixed graph."""
+
+    fixed_task = "audio-classification"
+
+
+class AutomaticSpeechRecognitionPipeline(SpeechPipeline, transformers.AutomaticSpeechRecognitionPipeline):  # type: ignore[misc]
+    """transformers' `AutomaticSpeechRecognitionPipeline` on a fixed CTC graph."""
+
+    fixed_task = "automatic-speech-recognition"
+
+
+class VideoClassificationPipeline(FixedShapePipeline, transformers.VideoClassificationPipeline):  # type: ignore[misc]
+    """transformers' `VideoClassificationPipeline` on a fixed graph."""
+
+    fixed_task = "video-classification"
+
+
+class DocumentQuestionAnsweringPipeline(FixedShapePipeline, transformers.DocumentQuestionAnsweringPipeline):  # type: ignore[misc]
+    """transformers' `DocumentQuestionAnsweringPipeline` on a fixed graph, which may also take the page's pixels."""
+
+    fixed_task = "document-question-answering"
+
+    def _named(self, inputs: Any) -> Any:
+        """Transformers calls the page's pixels ``image``, whatever the model calls them."""
+        return {"pixel_values": inputs["image"], **inputs} if "image" in inputs else inputs
+
+    def _forward(self, model_inputs: Any, **params: Any) -> Any:
+        """Answers are looked for among the tokens: what a model says of patches behind them is left out."""
+        output = super()._forward(model_inputs, **params)
+        tokens = len(output["p_mask"])
+        return output | {name: output[name][:, :tokens] for name in ("start_logits", "end_logits")}

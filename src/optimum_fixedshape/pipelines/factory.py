@@ -14,12 +14,19 @@ from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError, Unsupp
 from optimum_fixedshape.hub import HubOptions
 from optimum_fixedshape.models import classes as model_classes
 from optimum_fixedshape.models.base import FixedShapeMixin
-from optimum_fixedshape.processors.auto import AutoTokenizer
+from optimum_fixedshape.processors.auto import (
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoTokenizer,
+    AutoVideoProcessor,
+)
+from optimum_fixedshape.processors.combined import parts_of
 from optimum_fixedshape.repo import find_graphs, holds_torch_model
 from optimum_fixedshape.tasks import Overflow, Task, find_task, task_of_architectures
 
 from . import classes
 from .base import FixedShapePipeline
+from .processors import KINDS, needed_processors
 
 _OF_WEIGHTS = ("framework", "device_map", "dtype", "torch_dtype")
 
@@ -29,7 +36,11 @@ def pipeline(
     model: Any = None,
     config: Any = None,
     tokenizer: Any = None,
+    feature_extractor: Any = None,
+    image_processor: Any = None,
     *,
+    video_processor: Any = None,
+    processor: Any = None,
     data_processor: Any = None,
     overflow: Overflow | None = None,
     revision: str | None = None,
@@ -47,7 +58,11 @@ def pipeline(
         model: A model of this package, or the ``.onnx`` file, folder or Hub repo to load it from.
         config: The model's configuration, where it is not beside the model.
         tokenizer: A tokenizer, or the folder or Hub repo to load it from. By default the one beside the model.
-        data_processor: The same as `tokenizer`, under the name that fits all kinds of processors.
+        feature_extractor: A feature extractor, likewise.
+        image_processor: An image processor, likewise.
+        video_processor: A video processor, or an image processor that takes clips, likewise.
+        processor: Any of them, or a combination such as `CLIPProcessor`.
+        data_processor: The same as `processor`, under optimum's name for it.
         overflow: What happens to items longer than the graph: ``"error"``, ``"truncate"`` or ``"window"``.
         revision: Branch, tag or commit on the Hub.
         use_fast: As in transformers.
@@ -59,7 +74,7 @@ def pipeline(
 
     Raises:
         GraphNotFoundError: There is no graph.
-        ProcessorError: There is no tokenizer, or the processor is of the wrong kind for the task.
+        ProcessorError: A processor that the task needs is missing, or one is of the wrong kind for the task.
         UnsupportedTaskError: The task is unknown, or the model is for another.
     """
     _check_model(model, task)
@@ -72,9 +87,11 @@ def pipeline(
     options = hub.for_transformers() | ({} if trust_remote_code is None else {"trust_remote_code": trust_remote_code})
     if not isinstance(model, FixedShapeMixin):
         model = getattr(model_classes, row.model).from_pretrained(model, config=config, **{**loading, **options})
-    given = data_processor if tokenizer is None else tokenizer
-    processor = _tokenizer(given, model, row, {**options, "use_fast": use_fast})
-    return pipeline_class(model=model, tokenizer=processor, overflow=overflow, task=row.name, **kwargs)
+    apart = zip(KINDS, (tokenizer, image_processor, feature_extractor, video_processor), strict=True)
+    given = {kind: each for kind, each in apart if each is not None}
+    combined = data_processor if processor is None else processor
+    processors = _processors(given, combined, model, row, options, use_fast)
+    return pipeline_class(model=model, **processors, overflow=overflow, task=row.name, **kwargs)
 
 
 def _check_model(model: Any, task: str | None) -> None:
@@ -138,14 +155,39 @@ def _pipeline_class(row: Task, wanted: Any) -> Any:
     return type(wanted.__name__, (first, wanted), {"fixed_task": row.name, "__doc__": wanted.__doc__})
 
 
-def _tokenizer(given: Any, model: Any, row: Task, options: Mapping[str, Any]) -> Any:
-    if given is None or isinstance(given, (str, Path)):
-        return AutoTokenizer.from_model(model, tokenizer=given, **options)
-    if not isinstance(given, transformers.PreTrainedTokenizerBase):
-        raise ProcessorError(
-            f"The task {row.name} reads text and needs a tokenizer, got a {type(given).__name__}. "
-            "AutoTokenizer.from_model(model) makes the right one.",
-            expected="a tokenizer",
-            given=type(given).__name__,
-        )
-    return given
+def _processors(
+    given: Mapping[str, Any], combined: Any, model: Any, row: Task, options: Mapping[str, Any], use_fast: bool
+) -> dict[str, Any]:
+    """The processors that the task needs: those that were given, and the others from where the user said."""
+    is_place = combined is None or isinstance(combined, (str, Path))
+    known = dict(given) if is_place else parts_of(combined) | given
+    if known.get("image_processor") is not None and "video_processor" in row.processors:
+        known.setdefault("video_processor", known["image_processor"])
+    found = {}
+    for kind in needed_processors(row, model.contract):
+        processor = known.get(kind, combined if is_place else None)
+        if processor is None or isinstance(processor, (str, Path)):
+            extra = {"use_fast": use_fast} if kind == "tokenizer" else {}
+            processor = _AUTO[kind].from_model(model, **{kind: processor, **options}, **extra)
+        elif kind not in parts_of(processor) and kind != "video_processor":
+            raise _wrong_kind(row, kind, processor)
+        found[kind] = processor
+    return found
+
+
+def _wrong_kind(row: Task, kind: str, processor: Any) -> ProcessorError:
+    wanted, auto = kind.replace("_", " "), _AUTO[kind].__name__
+    return ProcessorError(
+        f"The task {row.name} needs a {wanted}, got a {type(processor).__name__}. "
+        f"{auto}.from_model(model) makes the right one.",
+        expected=f"a {wanted}",
+        given=type(processor).__name__,
+    )
+
+
+_AUTO: Mapping[str, Any] = {
+    "tokenizer": AutoTokenizer,
+    "image_processor": AutoImageProcessor,
+    "feature_extractor": AutoFeatureExtractor,
+    "video_processor": AutoVideoProcessor,
+}

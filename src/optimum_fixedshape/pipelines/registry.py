@@ -20,5 +20,5 @@ def register_pipelines() -> None:
         key = REGISTRY_PREFIX + task.name
         if key not in PIPELINE_REGISTRY.supported_tasks:
             PIPELINE_REGISTRY.register_pipeline(
-                key, getattr(classes, name), pt_model=getattr(model_classes, task.model), type="text"
+                key, getattr(classes, name), pt_model=getattr(model_classes, task.model), type=task.modality
             )

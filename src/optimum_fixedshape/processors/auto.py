@@ -1,25 +1,22 @@
-"""`AutoTokenizer` and `AutoProcessor`: find what belongs to a graph, and tell it the graph's shapes."""
+"""`AutoTokenizer` and its like: find what belongs to a graph, and tell it the graph's shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import transformers
+from transformers.processing_utils import ProcessorMixin
 
-from optimum_fixedshape.contract import SEQUENCE, ShapeContract, ShapeLadder
-from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError
-from optimum_fixedshape.hub import HubOptions
-from optimum_fixedshape.repo import peek_ladder
-from optimum_fixedshape.sessions import contract_of_session
+from optimum_fixedshape.errors import ProcessorError
 from optimum_fixedshape.tasks import Overflow
 
+from .audio import FixedShapeFeatureExtractor, default_feature_extractor, fix_feature_extractor
+from .combined import CUTTING, ROLES, fix_processor, kinds_of
+from .finding import Source, fixed_ladder, hub_options, plain_processor, source_of
+from .image import FixedShapeImageProcessor, default_image_processor, fix_image_processor
 from .text import FixedShapeTokenizer, fix_tokenizer
+from .video import FixedShapeVideoProcessor, fix_video_processor
 
-_WAY_OUT = "Pass tokenizer=, an object, a folder or a Hub repo id."
 _FEWEST_WORDS = 3
 
 
@@ -44,8 +41,9 @@ class AutoTokenizer(transformers.AutoTokenizer):  # type: ignore[misc]
             GraphNotFoundError: `model` holds no graph.
             ProcessorError: There is no tokenizer, or `model` is none of the above.
         """
-        source = _source_of(model, _hub_options(kwargs))
-        return fix_tokenizer(_tokenizer_of(source, tokenizer, kwargs), source.ladder, overflow=overflow)
+        source, load = source_of(model, hub_options(kwargs)), transformers.AutoTokenizer.from_pretrained
+        plain = plain_processor("tokenizer", source, tokenizer, load, kwargs, _lacks_words)
+        return fix_tokenizer(plain, source.ladder, overflow=overflow)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **kwargs: Any) -> Any:
@@ -58,131 +56,199 @@ class AutoTokenizer(transformers.AutoTokenizer):  # type: ignore[misc]
         """
         overflow = kwargs.pop("overflow", "error")
         plain = transformers.AutoTokenizer.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
-        ladder = _fixed_ladder(pretrained_model_name_or_path, _hub_options(kwargs))
+        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), ROLES["tokenizer"])
         return plain if ladder is None else fix_tokenizer(plain, ladder, overflow=overflow)
 
 
-class AutoProcessor(transformers.AutoProcessor):  # type: ignore[misc]
-    """transformers' `AutoProcessor`, whose processors know the graph. For graphs that take token ids, a tokenizer."""
+class AutoImageProcessor(transformers.AutoImageProcessor):  # type: ignore[misc]
+    """transformers' `AutoImageProcessor`, whose image processors know the graph."""
 
     @classmethod
-    def from_model(cls, model: Any, *, tokenizer: Any = None, overflow: Overflow = "error", **kwargs: Any) -> Any:
+    def from_model(cls, model: Any, *, image_processor: Any = None, **kwargs: Any) -> FixedShapeImageProcessor:
+        """Returns the image processor of `model`, which gives what the graph takes.
+
+        For a bare graph it has the usual settings of models trained on ImageNet, and a warning says which.
+
+        Args:
+            model: As in `AutoTokenizer.from_model`.
+            image_processor: An image processor, or the folder or Hub repo to load it from. By default it is looked for
+                beside the graph. One that is given stays as it is.
+            **kwargs: Passed on to transformers' `AutoImageProcessor.from_pretrained`.
+
+        Raises:
+            GraphNotFoundError: `model` holds no graph.
+            ProcessorError: There is no image processor, or the graph takes no single image.
+        """
+        source, load = source_of(model, hub_options(kwargs)), transformers.AutoImageProcessor.from_pretrained
+        if image_processor is None and source.has_none("image_processor"):
+            return fix_image_processor(default_image_processor(source.ladder), source.ladder)
+        return fix_image_processor(
+            plain_processor("image_processor", source, image_processor, load, kwargs), source.ladder
+        )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **kwargs: Any) -> Any:
+        """Returns a fixed-shape image processor where the repo holds a fixed graph, else what transformers gives.
+
+        Raises:
+            InvalidModelError: The repo's graph is broken.
+        """
+        plain = transformers.AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), ROLES["image_processor"])
+        return plain if ladder is None else fix_image_processor(plain, ladder)
+
+
+class AutoFeatureExtractor(transformers.AutoFeatureExtractor):  # type: ignore[misc]
+    """transformers' `AutoFeatureExtractor`, whose feature extractors know the graph."""
+
+    @classmethod
+    def from_model(
+        cls, model: Any, *, feature_extractor: Any = None, overflow: Overflow = "error", **kwargs: Any
+    ) -> FixedShapeFeatureExtractor:
+        """Returns the feature extractor of `model`, which gives what the graph takes.
+
+        For a bare graph of waveforms it has the usual settings at 16 kHz, and a warning says which.
+
+        Args:
+            model: As in `AutoTokenizer.from_model`.
+            feature_extractor: A feature extractor, or the folder or Hub repo to load it from. By default it is looked
+                for beside the graph. One that is given stays as it is.
+            overflow: What happens to sounds longer than the graph: ``"error"`` or ``"truncate"``.
+            **kwargs: Passed on to transformers' `AutoFeatureExtractor.from_pretrained`.
+
+        Raises:
+            GraphNotFoundError: `model` holds no graph.
+            ProcessorError: There is no feature extractor, or the graph takes no sound.
+        """
+        source, load = source_of(model, hub_options(kwargs)), transformers.AutoFeatureExtractor.from_pretrained
+        if feature_extractor is None and source.has_none("feature_extractor"):
+            plain = default_feature_extractor(source.ladder)
+        else:
+            plain = plain_processor("feature_extractor", source, feature_extractor, load, kwargs)
+        return fix_feature_extractor(plain, source.ladder, overflow=overflow)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Returns a fixed-shape feature extractor where the repo holds a fixed graph, else what transformers gives.
+
+        Takes `overflow` as in `from_model`.
+
+        Raises:
+            InvalidModelError: The repo's graph is broken.
+        """
+        overflow = kwargs.pop("overflow", "error")
+        plain = transformers.AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), ROLES["feature_extractor"])
+        return plain if ladder is None else fix_feature_extractor(plain, ladder, overflow=overflow)
+
+
+class AutoVideoProcessor:
+    """transformers' `AutoVideoProcessor`, whose video processors know the graph.
+
+    Where transformers has only an image processor for the clips of a model, it is that.
+    """
+
+    @classmethod
+    def from_model(cls, model: Any, *, video_processor: Any = None, **kwargs: Any) -> FixedShapeVideoProcessor:
+        """Returns the video processor of `model`, which gives what the graph takes.
+
+        Args:
+            model: As in `AutoTokenizer.from_model`.
+            video_processor: A video processor, an image processor that takes clips, or the folder or Hub repo to load
+                it from. By default it is looked for beside the graph. One that is given stays as it is.
+            **kwargs: Passed on to transformers' `from_pretrained`.
+
+        Raises:
+            GraphNotFoundError: `model` holds no graph.
+            ProcessorError: There is no video processor, or the graph takes no clips.
+        """
+        source = source_of(model, hub_options(kwargs))
+        plain = plain_processor("video_processor", source, video_processor, _load_video_processor, kwargs)
+        return fix_video_processor(plain, source.ladder)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Returns a fixed-shape video processor where the repo holds a fixed graph, else what transformers gives.
+
+        Raises:
+            InvalidModelError: The repo's graph is broken.
+        """
+        plain = _load_video_processor(pretrained_model_name_or_path, **kwargs)
+        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), ROLES["video_processor"])
+        return plain if ladder is None else fix_video_processor(plain, ladder)
+
+
+class AutoProcessor(transformers.AutoProcessor):  # type: ignore[misc]
+    """transformers' `AutoProcessor`, whose processors know the graph: one for each graph, or a combination."""
+
+    @classmethod
+    def from_model(cls, model: Any, *, processor: Any = None, overflow: Overflow = "error", **kwargs: Any) -> Any:
         """Returns the processor that `model` needs, found by what its graph takes.
 
         Args:
             model: As in `AutoTokenizer.from_model`.
-            tokenizer: As in `AutoTokenizer.from_model`.
-            overflow: As in `AutoTokenizer.from_model`.
-            **kwargs: As in `AutoTokenizer.from_model`.
+            processor: A processor of any kind, or the folder or Hub repo to load it from.
+            overflow: What happens to texts and sounds longer than the graph.
+            **kwargs: As in `AutoTokenizer.from_model`; also ``tokenizer=`` and its like for graphs that need only one.
 
         Raises:
-            ProcessorError: The graph takes something else than tokens.
+            ProcessorError: There is no processor, or nobody knows what the graph takes.
         """
-        source = _source_of(model, _hub_options(kwargs))
-        others = [str(spec) for spec in source.ladder.largest.inputs if spec.axis_of(SEQUENCE) is None]
-        if others:
+        source = source_of(model, hub_options(kwargs))
+        kinds = kinds_of(source.ladder.largest)
+        apart = any(kind in kwargs for kind in kinds) or kinds == ("tokenizer",)
+        if not apart and isinstance(found := _processor_of(source, processor, kwargs), ProcessorMixin):
+            return fix_processor(found, source.ladder, overflow=overflow)
+        if len(kinds) > 1:
             raise ProcessorError(
-                f"The graph takes {', '.join(others)}, and processors for other inputs than tokens do not exist yet.",
-                expected="tokens",
-                given=", ".join(others),
+                f"The graph takes {', '.join(source.ladder.largest.input_names)}, and needs a processor that combines "
+                f"{' and '.join(kinds)}, such as CLIPProcessor. Pass processor=, an object, a folder or a Hub repo id.",
+                expected="a combination of processors",
+                given=type(found).__name__,
             )
-        return fix_tokenizer(_tokenizer_of(source, tokenizer, kwargs), source.ladder, overflow=overflow)
+        (kind,) = kinds
+        cuts = {"overflow": overflow} if kind in CUTTING else {}
+        return _AUTO[kind].from_model(model, **{kind: processor, **cuts, **kwargs})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """Returns a fixed-shape tokenizer where transformers gives one and the repo holds a fixed graph.
-
-        All else is exactly what transformers gives.
+        """Returns a fixed-shape processor where the repo holds a fixed graph, else exactly what transformers gives.
 
         Raises:
             InvalidModelError: The repo's graph is broken.
         """
         overflow = kwargs.pop("overflow", "error")
         plain = transformers.AutoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if not isinstance(plain, transformers.PreTrainedTokenizerBase):
-            return plain
-        ladder = _fixed_ladder(pretrained_model_name_or_path, _hub_options(kwargs))
-        return plain if ladder is None else fix_tokenizer(plain, ladder, overflow=overflow)
+        roles = tuple(role for roles in ROLES.values() for role in roles)
+        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), roles)
+        return plain if ladder is None else fix_processor(plain, ladder, overflow=overflow)
 
 
 ONNXAutoProcessor = AutoProcessor
 
-
-@dataclass(frozen=True)
-class _Source:
-    """The contracts of a model, and where its processors are: a folder, a Hub repo, or None where nobody knows."""
-
-    ladder: ShapeLadder
-    home: str | Path | None
-
-
-def _source_of(model: Any, hub: HubOptions) -> _Source:
-    if isinstance(model, onnxruntime.InferenceSession):
-        model = contract_of_session(model)
-    if isinstance(model, ShapeContract):
-        model = ShapeLadder((model,))
-    if isinstance(model, ShapeLadder):
-        graph = model.rungs[0].path
-        return _Source(model, graph and _near(graph.parent))
-    if isinstance(ladder := getattr(model, "ladder", None), ShapeLadder):
-        return _Source(ladder, _near(model.home))
-    if not isinstance(model, (str, Path)):
-        raise ProcessorError(
-            "from_model takes an .onnx file, a folder, a Hub repo id, a model of this package, an InferenceSession, "
-            f"a ShapeContract or a ShapeLadder, got {type(model).__name__}.",
-            expected="a model with a graph",
-            given=type(model).__name__,
-        )
-    ladder, path = peek_ladder(model, hub=hub), Path(model)
-    if path.is_file():
-        return _Source(ladder, _near(path.parent))
-    return _Source(ladder, _near(path) if path.is_dir() else model)
+_AUTO: dict[str, Any] = {
+    "tokenizer": AutoTokenizer,
+    "image_processor": AutoImageProcessor,
+    "feature_extractor": AutoFeatureExtractor,
+    "video_processor": AutoVideoProcessor,
+}
 
 
-def _near(folder: Path) -> Path:
-    """The folder with the processors of the graph in `folder`: that one, or the one above."""
-    folders = (folder, folder.resolve().parent)
-    names = ("tokenizer_config.json", "tokenizer.json")
-    return next((found for found in folders if any((found / name).is_file() for name in names)), folder)
+def _lacks_words(tokenizer: Any) -> str | None:
+    special = {token for token in tokenizer.all_special_ids if token < tokenizer.vocab_size}
+    return None if tokenizer.vocab_size - len(special) >= _FEWEST_WORDS else "it has no vocabulary."
 
 
-def _hub_options(kwargs: Mapping[str, Any]) -> HubOptions:
-    names = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
-    return HubOptions(**{name: kwargs[name] for name in names if kwargs.get(name) is not None})
+def _load_video_processor(place: Any, **kwargs: Any) -> Any:
+    """The video processor, or the image processor that stands in where there is none, or no torchvision to run it."""
+    try:
+        return transformers.AutoVideoProcessor.from_pretrained(place, **kwargs)
+    except (ImportError, OSError, ValueError):
+        return transformers.AutoImageProcessor.from_pretrained(place, **kwargs)
 
 
-def _tokenizer_of(source: _Source, given: Any, kwargs: dict[str, Any]) -> Any:
-    """The tokenizer that the user gave, or the one found where the user said, or beside the graph."""
-    if given is not None and not isinstance(given, (str, Path)):
-        return given
-    where = given or source.home
-    if where is None:
-        raise ProcessorError(
-            f"Nothing says where the tokenizer of this graph is. {_WAY_OUT}", expected="tokenizer=", given="nothing"
-        )
-    reason: object = "it has no vocabulary."
-    cause = None
-    # Of a graph in a subfolder, the tokenizer is there, or with the repo's own files.
-    for options in (kwargs, {**kwargs, "subfolder": ""}):
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
-        except Exception as error:  # transformers raises anything where files are missing
-            reason = cause = error
-            continue
-        special = {token for token in tokenizer.all_special_ids if token < tokenizer.vocab_size}
-        if tokenizer.vocab_size - len(special) >= _FEWEST_WORDS:
-            return tokenizer
-    raise ProcessorError(
-        f"No tokenizer could be loaded from {where}: {reason} {_WAY_OUT}", expected="a tokenizer", given=str(where)
-    ) from cause
-
-
-def _fixed_ladder(source: Any, hub: HubOptions) -> ShapeLadder | None:
-    """The contracts of a repo with one model that fixes the length of its texts, or None."""
-    for options in (hub, replace(hub, subfolder="")):
-        try:
-            ladder = peek_ladder(source, hub=options)
-        except GraphNotFoundError:
-            continue
-        return ladder if ladder.limit(SEQUENCE) is not None else None
-    return None
+def _processor_of(source: Source, given: Any, kwargs: dict[str, Any]) -> Any:
+    """What transformers' `AutoProcessor` finds: a combination or a single processor; None where nothing is there."""
+    if given is None and source.has_none("processor"):
+        return None
+    return plain_processor("processor", source, given, transformers.AutoProcessor.from_pretrained, kwargs)

@@ -1,0 +1,58 @@
+"""Pipelines that hear: sounds from anywhere at any rate, and speech of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from optimum_fixedshape.contract import SAMPLES
+from optimum_fixedshape.processors.sounds import load_sound
+
+from .base import FixedShapePipeline
+
+
+class SoundPipeline(FixedShapePipeline):
+    """Loads sounds before transformers sees them: neither ffmpeg nor torchaudio need be installed."""
+
+    feature_extractor: Any
+
+    def preprocess(self, inputs: Any, *args: Any, **params: Any) -> Any:
+        """Returns what transformers makes of the sound.
+
+        Args:
+            inputs: A path, URL, bytes, an array at the extractor's rate, or a dict of ``raw`` or ``array`` and
+                ``sampling_rate``.
+            *args: As in transformers.
+            **params: As in transformers.
+        """
+        base: Any = super()
+        return base.preprocess(load_sound(inputs, self.feature_extractor.sampling_rate), *args, **params)
+
+
+class SpeechPipeline(FixedShapePipeline):
+    """Writes down speech of any length: what no rung holds is cut into windows as long as the largest."""
+
+    feature_extractor: Any
+    _align_to: int
+
+    def preprocess(self, inputs: Any, chunk_length_s: float = 0, stride_length_s: Any = None) -> Iterator[Any]:
+        """Yields the windows of a sound, as transformers cuts them for ``chunk_length_s=``.
+
+        Args:
+            inputs: As in `SoundPipeline`; a dict may also have ``stride``, the samples to leave out at both ends.
+            chunk_length_s: Seconds of a window. By default those of the largest rung, where the sound is longer and
+                `overflow` is ``"window"``.
+            stride_length_s: Seconds that windows share on both sides; by default a sixth of a window.
+        """
+        rate = self.feature_extractor.sampling_rate
+        samples = load_sound(inputs, rate)
+        limit = self.model.ladder.limit(SAMPLES)
+        if not chunk_length_s and limit is not None and len(samples) > limit and self.overflow == "window":
+            chunk_length_s = limit // self._align_to * self._align_to / rate
+        heard: Any = samples
+        if isinstance(inputs, Mapping) and (stride := inputs.get("stride")):
+            ratio = rate / inputs["sampling_rate"]
+            scaled = tuple(round(part * ratio) for part in stride)
+            heard = {"raw": samples, "sampling_rate": rate, "stride": scaled}
+        base: Any = super()
+        yield from base.preprocess(heard, chunk_length_s, stride_length_s)

@@ -95,6 +95,16 @@ class ProcessorError(FixedShapeError, TypeError):
     given: str
 
 
+class InvalidInputError(FixedShapeError, ValueError):
+    """An image, a sound or a clip cannot be read, or there is nothing in it.
+
+    Attributes:
+        item: What came, in a few words.
+    """
+
+    item: str
+
+
 class UnsupportedTaskError(FixedShapeError, KeyError):
     """A task is unknown, or has no class here.
 

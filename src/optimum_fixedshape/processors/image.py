@@ -1,0 +1,337 @@
+"""Image processors that know the graph: the user's own class, with pixels of the graph's size, layout and dtype."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from transformers import BaseImageProcessor, BatchFeature
+
+from optimum_fixedshape.contract import ShapeLadder, TensorSpec
+from optimum_fixedshape.errors import ProcessorError, ShapeMismatchError
+from optimum_fixedshape.fitting import Array, Feed, Fill, fit, prepare
+from optimum_fixedshape.roles import CHANNELS, HEIGHT, PATCHES, WIDTH
+
+from .fixed import FixedShapeProcessor, fix, named_arguments
+from .image_results import on_the_original
+from .image_sizes import Size, keeps_proportions, smaller, told_sizes
+from .images import load_images
+
+_ROWS_OF_A_FREE_BATCH = 32
+_MASK = "pixel_mask"
+_PATCHES = ("max_num_patches", "max_patches")
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a graph takes for an image.
+
+    Attributes:
+        name: The input.
+        height: Pixels, or None where the graph takes any number.
+        width: Likewise.
+        channels: 3 where the graph takes any number.
+        is_channels_last: Whether the graph wants ``(height, width, channels)``.
+        dtype: The NumPy name of the type of its values.
+        has_mask: Whether the graph takes a ``pixel_mask``.
+    """
+
+    name: str
+    height: int | None
+    width: int | None
+    channels: int
+    is_channels_last: bool
+    dtype: str
+    has_mask: bool
+
+    @property
+    def size(self) -> Size | None:
+        """Height and width, where the graph fixes both."""
+        return (self.height, self.width) if self.height and self.width else None
+
+
+def canvas_of(ladder: ShapeLadder) -> Canvas:
+    """Returns what the largest rung takes for an image.
+
+    Raises:
+        ProcessorError: It takes no image, or several.
+    """
+    contract = ladder.largest
+    found = [spec for spec in contract.inputs if spec.axis_of(HEIGHT) is not None and spec.name != _MASK]
+    if len(found) != 1:
+        taken = ", ".join(str(spec) for spec in found or contract.inputs)
+        what = "several images" if found else "no image"
+        raise ProcessorError(
+            f"The graph takes {what}: {taken}. Say which axes stand for what: from_model takes the contract that "
+            "read_contract(path, roles={...}) gives, and a role of None says that an axis is something else.",
+            expected="one image",
+            given=taken,
+        )
+    (spec,) = found
+    sizes = dict(zip(spec.roles(), (axis.size for axis in spec.axes or ()), strict=True))
+    last = spec.axis_of(CHANNELS) == len(spec.axes or ()) - 1
+    return Canvas(
+        spec.name,
+        sizes[HEIGHT],
+        sizes[WIDTH],
+        sizes.get(CHANNELS) or 3,
+        last,
+        spec.dtype,
+        _MASK in contract.input_names,
+    )
+
+
+class FixedShapeImageProcessor(FixedShapeProcessor):
+    """Mixed into the user's image processor class by `fix_image_processor`; adds the graph's shapes to it.
+
+    Results of `post_process_object_detection` and its like are those of the original image.
+
+    Attributes:
+        ladder: The graph's contracts.
+        canvas: What the graph takes for an image; None for graphs that take patches.
+    """
+
+    canvas: Canvas | None
+    _letterboxes: bool
+    _added = FixedShapeProcessor._added | {"canvas", "_letterboxes", "_content_sizes"}
+
+    @staticmethod
+    def facts_of(plain: type) -> dict[str, Any]:
+        """The methods that read results, on the image as it was before it was padded."""
+        names = (name for name in dir(plain) if name.startswith("post_process_"))
+        return {name: on_the_original(getattr(plain, name)) for name in names}
+
+    def __call__(self, images: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Returns a `BatchFeature` with one row for each image, in the graph's size, layout and dtype.
+
+        Args:
+            images: See `images.load_images`.
+            *args: As the plain class takes them.
+            **kwargs: Likewise; ``return_tensors=`` says what comes back, by default lists of arrays.
+
+        Raises:
+            InvalidInputError: One is no image.
+            ShapeMismatchError: An argument of the call leads to another size than the graph's.
+        """
+        return self.preprocess(images, *args, **kwargs)
+
+    def preprocess(self, images: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Returns what `__call__` returns."""
+        call = named_arguments(self._plain_class.preprocess, (images, *args), kwargs)
+        tensors = call.pop("return_tensors", None)
+        canvas = self.canvas
+        if canvas is None:
+            return self._plain(call.pop("images"), {**call, "return_tensors": tensors})
+        loaded = load_images(call.pop("images"), canvas.channels)
+        if not loaded:
+            raise ProcessorError("There are no images to process.", expected="an image", given="nothing")
+        made = self._letterboxed(loaded, call) if self._letterboxes and canvas.size else self._resized(loaded, call)
+        ready = {canvas.name: [self._to_graph(pixels) for pixels in made.pop("pixel_values")], **made}
+        as_lists = BatchFeature(data=ready)
+        return (
+            as_lists
+            if tensors is None
+            else BatchFeature(
+                data={name: np.stack(rows) if _are_arrays(rows) else rows for name, rows in ready.items()},
+                tensor_type=tensors,
+            )
+        )
+
+    def feeds(self, items: Any, **kwargs: Any) -> Iterator[Feed]:
+        """Yields feeds for a bare `InferenceSession`, exact in every dimension, in the order of `items`.
+
+        Args:
+            items: As for a call; also a generator, read as needed.
+            **kwargs: As for a call.
+        """
+        is_single = isinstance(items, str) or not isinstance(items, Iterable) or getattr(items, "ndim", 4) < 4
+        remaining = iter([items] if is_single or hasattr(items, "convert") else items)
+        contract = self.ladder.largest
+        role = contract.input(self.canvas.name).batch_role if self.canvas else None
+        rows = contract.sizes.get(role or "") or _ROWS_OF_A_FREE_BATCH
+        while chunk := list(islice(remaining, rows)):
+            arrays, sizes = prepare(self(chunk, **{**kwargs, "return_tensors": "np"}), contract)
+            yield from fit(arrays, self.ladder.rungs[self.ladder.choose(sizes)], Fill())
+
+    def content_size(self, height: int, width: int) -> Size | None:
+        """Returns how much of the graph's height and width an image of this size covers; None where it is all."""
+        if not self._letterboxes or self.canvas is None or self.canvas.size is None:
+            return None
+        sizes = self.__dict__.setdefault("_content_sizes", {})
+        if (height, width) not in sizes:
+            blank = np.zeros((height, width, self.canvas.channels), np.uint8)
+            sizes[height, width] = self._content(blank, {})[0].shape[-2:]
+        found: Size = sizes[height, width]
+        return found
+
+    def _plain(self, images: list[Any], call: dict[str, Any]) -> Any:
+        base: Any = super()
+        return base.preprocess(images, **call)
+
+    def _resized(self, images: list[Any], call: dict[str, Any]) -> dict[str, Any]:
+        made = dict(self._plain(images, {**call, "return_tensors": None}))
+        size = self.canvas.size if self.canvas else None
+        pixels = [np.asarray(each) for each in made["pixel_values"]]
+        return {**made, "pixel_values": [_middle(each, size) for each in pixels] if size else pixels}
+
+    def _letterboxed(self, images: list[Any], call: dict[str, Any]) -> dict[str, Any]:
+        assert self.canvas is not None
+        canvas = self.canvas.size
+        assert canvas is not None
+        contents = [self._content(image, call) for image in images]
+        rows: dict[str, list[Any]] = {"pixel_values": [], _MASK: []}
+        for pixels, _ in contents:
+            height, width = pixels.shape[-2:]
+            if height > canvas[0] or width > canvas[1]:
+                raise _mismatch(self.canvas, pixels)
+            missing = ((0, 0), (0, canvas[0] - height), (0, canvas[1] - width))
+            rows["pixel_values"].append(np.pad(pixels, missing))
+            rows[_MASK].append(np.pad(np.ones((height, width), np.int64), missing[1:]))
+        if not self.canvas.has_mask:
+            del rows[_MASK]
+        others = contents[0][1].keys() - {"pixel_values", _MASK}
+        return rows | {name: [other[name][0] for _, other in contents] for name in others}
+
+    def _content(self, image: Any, call: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+        """The pixels of one image before padding, no larger than the graph takes; and what else came with them."""
+        assert self.canvas is not None
+        made = _without_padding(self._plain([image], {**call, "return_tensors": None}))
+        canvas = self.canvas.size
+        height, width = made["pixel_values"][0].shape[-2:]
+        if canvas and (height > canvas[0] or width > canvas[1]) and "size" not in call:
+            made = _without_padding(self._shrunk([image], call, smaller((height, width), canvas)))
+        return made["pixel_values"][0], made
+
+    def _shrunk(self, images: list[Any], call: dict[str, Any], size: Size) -> Any:
+        """What the plain processor makes of images when told this size, in the words that it knows."""
+        multiple = getattr(self, "ensure_multiple_of", None) or 1
+        height, width = (max(edge // multiple, 1) * multiple for edge in size)
+        proportions = {"keep_aspect_ratio": False} if hasattr(self, "keep_aspect_ratio") else {}
+        asked = {**call, **proportions, "return_tensors": None}
+        try:
+            return self._plain(images, {**asked, "size": {"height": height, "width": width}})
+        except ValueError:
+            return self._plain(images, {**asked, "size": {"shortest_edge": min(height, width)}})
+
+    def _to_graph(self, pixels: Array) -> Array:
+        assert self.canvas is not None
+        canvas = self.canvas
+        if (canvas.size and pixels.shape[-2:] != canvas.size) or pixels.shape[0] != canvas.channels:
+            raise _mismatch(canvas, pixels)
+        if canvas.dtype == "uint8":
+            pixels = np.clip(np.rint(pixels), 0, 255)
+        laid_out = np.ascontiguousarray(np.moveaxis(pixels, 0, -1)) if canvas.is_channels_last else pixels
+        return laid_out.astype(canvas.dtype, copy=False)
+
+
+def fix_image_processor(image_processor: Any, ladder: ShapeLadder) -> FixedShapeImageProcessor:
+    """Returns an image processor of the same class, told what the graph takes. The one given stays as it was.
+
+    Args:
+        image_processor: Any image processor of transformers, fixed already or not.
+        ladder: The graph's contracts; the largest rung counts.
+
+    Raises:
+        ProcessorError: `image_processor` is not one of transformers', or the graph takes no image, or several.
+    """
+    if not isinstance(image_processor, BaseImageProcessor):
+        raise ProcessorError(
+            f"An image processor of transformers is needed, got {type(image_processor).__name__}.",
+            expected="BaseImageProcessor",
+            given=type(image_processor).__name__,
+        )
+    is_fixed = isinstance(image_processor, FixedShapeProcessor)
+    plain = image_processor.plain() if is_fixed else copy.deepcopy(image_processor)
+    patches = _patches_of(ladder)
+    if patches:
+        names = [name for name in _PATCHES if hasattr(plain, name)]
+        told = {name: patches.size for name in names if patches.size != getattr(plain, name)}
+        return _fixed(plain, ladder, told, canvas=None, _letterboxes=False)
+    canvas = canvas_of(ladder)
+    letterboxes = keeps_proportions(plain)
+    told = told_sizes(plain, *canvas.size) if canvas.size and not letterboxes else {}
+    return _fixed(plain, ladder, told | _told_of_values(plain, canvas), canvas=canvas, _letterboxes=letterboxes)
+
+
+def default_image_processor(ladder: ShapeLadder) -> Any:
+    """Returns the plain image processor of most models trained on ImageNet, for a graph that nobody saved one with.
+
+    A warning says what it does: it resizes the shortest edge to 8/7 of the graph's, crops the middle, scales to 0..1
+    and normalizes with ImageNet's mean and standard deviation; graphs of uint8 get plain bytes.
+
+    Raises:
+        ProcessorError: The graph takes no image, or several.
+    """
+    import transformers
+
+    canvas = canvas_of(ladder)
+    height, width = canvas.size or (224, 224)
+    name = "BitImageProcessor"
+    make: Any = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    edge = round(max(height, width) * 256 / 224)
+    values = "plain bytes" if canvas.dtype == "uint8" else f"scaled to 0..1, mean {mean}, standard deviation {std}"
+    warnings.warn(
+        f"No image processor was saved with this graph. Its images get the usual settings of models trained on "
+        f"ImageNet: shortest edge {edge}, the middle {height} x {width}, {values}. Pass image_processor= for others.",
+        stacklevel=3,
+    )
+    crop = {"height": height, "width": width}
+    return make(size={"shortest_edge": edge}, crop_size=crop, image_mean=mean, image_std=std)
+
+
+def _fixed(plain: Any, ladder: ShapeLadder, told: dict[str, Any], **facts: Any) -> FixedShapeImageProcessor:
+    fixed: FixedShapeImageProcessor = fix(FixedShapeImageProcessor, plain, ladder, told, **facts)
+    return fixed
+
+
+def _patches_of(ladder: ShapeLadder) -> Any:
+    specs: Iterable[TensorSpec] = ladder.largest.inputs
+    axes = ((spec.axes or ())[axis] for spec in specs if (axis := spec.axis_of(PATCHES)) is not None)
+    return next(axes, None)
+
+
+def _told_of_values(plain: Any, canvas: Canvas) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if canvas.dtype == "uint8":
+        told |= {name: False for name in ("do_rescale", "do_normalize") if getattr(plain, name, False)}
+    if canvas.channels == 1:
+        told |= {"do_convert_rgb": False} if getattr(plain, "do_convert_rgb", False) else {}
+        for name in ("image_mean", "image_std"):
+            values = getattr(plain, name, None)
+            if values is not None and np.ndim(values) and len(values) != 1:
+                told[name] = [float(np.mean(values))]
+    return told
+
+
+def _without_padding(made: Any) -> dict[str, Any]:
+    """What a plain processor made of one image, cut to what its own mask says is the image."""
+    pixels = np.asarray(made["pixel_values"][0])
+    if _MASK in made:
+        mask = np.asarray(made[_MASK][0]).astype(bool)
+        pixels = pixels[:, : mask.any(1).sum(), : mask.any(0).sum()]
+    return {**made, "pixel_values": [pixels]}
+
+
+def _middle(pixels: Array, size: Size) -> Array:
+    """The middle of an image that is larger in one direction: what rules that only know squares leave over."""
+    top, left = (max(have - want, 0) // 2 for have, want in zip(pixels.shape[-2:], size, strict=True))
+    return pixels[..., top : top + size[0], left : left + size[1]]
+
+
+def _are_arrays(rows: Any) -> bool:
+    return all(isinstance(row, np.ndarray) for row in rows)
+
+
+def _mismatch(canvas: Canvas, pixels: Array) -> ShapeMismatchError:
+    wanted = f"{canvas.channels} x {canvas.height} x {canvas.width}"
+    given = " x ".join(map(str, pixels.shape))
+    return ShapeMismatchError(
+        f"The image came out as {given} (channels, height, width), and the graph takes {wanted}. Leave size=, "
+        "crop_size= and do_resize= to the graph."
+    )

@@ -1,0 +1,59 @@
+"""Results on padded images, read as results on the images themselves."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optimum_fixedshape.fitting import Array
+
+_MAPS = ("logits", "pred_masks", "masks_queries_logits", "predicted_depth")
+_BOXES = "pred_boxes"
+
+
+def on_the_original(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a `post_process_...` method that leaves the padding out before `read`, image by image.
+
+    Boxes of a graph with a ``pixel_mask`` are relative to the image already; those of all others to the whole canvas.
+    Without ``target_sizes`` nobody knows how much of it is image, and nothing changes.
+    """
+
+    @functools.wraps(read)
+    def method(processor: Any, outputs: Any, *args: Any, target_sizes: Any = None, **kwargs: Any) -> Any:
+        sizes = [tuple(int(edge) for edge in size) for size in target_sizes] if target_sizes is not None else []
+        contents = [processor.content_size(*size) for size in sizes]
+        if not any(contents):
+            return read(
+                processor, outputs, *args, **kwargs, **({} if target_sizes is None else {"target_sizes": target_sizes})
+            )
+        results = []
+        for index, content in enumerate(contents):
+            share = _share(outputs, index, content, processor.canvas)
+            results += read(processor, share, *args, target_sizes=target_sizes[index : index + 1], **kwargs)
+        return results
+
+    return method
+
+
+def _share(outputs: Mapping[str, Any], index: int, content: tuple[int, int], canvas: Any) -> Any:
+    """What a model answers for one image, as if it had seen nothing but the image."""
+    fields = {name: _row(value, index) for name, value in outputs.items()}
+    height, width = content[0] / canvas.height, content[1] / canvas.width
+    for name in _MAPS:
+        if name in fields and fields[name].ndim >= (3 if name == "predicted_depth" else 4):
+            fields[name] = _cropped(fields[name], height, width)
+    if _BOXES in fields and not canvas.has_mask:
+        boxes = fields[_BOXES]
+        scale = [1 / width, 1 / height] * 2
+        fields[_BOXES] = boxes * (boxes.new_tensor(scale) if hasattr(boxes, "new_tensor") else scale)
+    return type(outputs)(**fields)
+
+
+def _row(value: Any, index: int) -> Any:
+    return value[index : index + 1] if hasattr(value, "ndim") else value
+
+
+def _cropped(maps: Array, height: float, width: float) -> Array:
+    rows, columns = maps.shape[-2:]
+    return maps[..., : max(round(rows * height), 1), : max(round(columns * width), 1)]

@@ -1,0 +1,68 @@
+"""How an image processor comes to the size of a graph, by its own rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Size = tuple[int, int]
+
+
+def told_sizes(plain: Any, height: int, width: int) -> dict[str, Any]:
+    """Returns the attributes to change so that a processor makes images of this size; none where it does already.
+
+    Args:
+        plain: An image processor that does not keep the proportions of its images.
+        height: Pixels.
+        width: Pixels.
+    """
+    exact = {"height": height, "width": width}
+    size = size_of(plain, "size")
+    if getattr(plain, "do_center_crop", False) and (crop := size_of(plain, "crop_size")):
+        told = {"size": _before_crop(size, crop, height, width), "crop_size": exact}
+    elif _crops_by_itself(plain):
+        told = {"size": {"shortest_edge": max(height, width)}}
+    elif size:
+        told = {"size": exact}
+    else:
+        told = {}
+    return {name: value for name, value in told.items() if value != size_of(plain, name)}
+
+
+def keeps_proportions(plain: Any) -> bool:
+    """Whether images keep their proportions on the way through a processor, and so differ in size."""
+    size = size_of(plain, "size")
+    if getattr(plain, "keep_aspect_ratio", False) or not getattr(plain, "do_resize", True) or not size:
+        return True
+    if getattr(plain, "do_center_crop", False) or _crops_by_itself(plain):
+        return False
+    return not size.keys() >= {"height", "width"}
+
+
+def size_of(plain: Any, name: str) -> dict[str, int]:
+    """Returns a size that a processor holds, as a dict of the edges that it sets; empty where it has none."""
+    size = getattr(plain, name, None)
+    if isinstance(size, int):
+        return {"shortest_edge": size} if name == "size" else {"height": size, "width": size}
+    return {edge: int(size[edge]) for edge in size if size[edge]} if size else {}
+
+
+def smaller(content: Size, canvas: Size) -> Size:
+    """Returns the largest size with the proportions of `content` that `canvas` holds."""
+    share = min(canvas[0] / content[0], canvas[1] / content[1])
+    return max(int(content[0] * share), 1), max(int(content[1] * share), 1)
+
+
+def _crops_by_itself(plain: Any) -> bool:
+    """ConvNeXt's rule: below 384 pixels it cuts a square out of a larger image, of a size that nobody sets."""
+    return getattr(plain, "crop_pct", None) is not None
+
+
+def _before_crop(size: dict[str, int], crop: dict[str, int], height: int, width: int) -> dict[str, int]:
+    if (crop["height"], crop["width"]) == (height, width):
+        return size
+    if edge := size.get("shortest_edge"):
+        return {"shortest_edge": round(edge * max(height / crop["height"], width / crop["width"]))}
+    return {
+        "height": round(size["height"] * height / crop["height"]),
+        "width": round(size["width"] * width / crop["width"]),
+    }

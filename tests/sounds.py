@@ -27,8 +27,9 @@ def write_sound(path, samples, rate=RATE, **options):
 
 def clip(frames, *, height=48, width=64, seed=0):
     """Frames that differ: uint8, (frames, height, width, 3)."""
-    start = np.random.default_rng(seed).integers(0, 200, (1, height, width, 3))
-    return (start + np.linspace(0, 55, frames)[:, None, None, None]).astype(np.uint8)
+    down, across = np.linspace(0, 120, height)[:, None, None], np.linspace(0, 80, width)[:, None]
+    start = (down + across + np.random.default_rng(seed).uniform(0, 20, 3))[None]
+    return (start + np.linspace(0, 30, frames)[:, None, None, None]).astype(np.uint8)
 
 
 def write_clip(path, frames, *, codec="mpeg4", rate=10):

@@ -390,6 +390,8 @@ def test_a_call_takes_files_and_arrays_at_another_rate(tmp_path):
         got = fixed(sounds, return_tensors="np", **settings)["input_values"]
         assert got.shape == (1, 4000)
         np.testing.assert_array_equal(got, wanted)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(fixed(file, return_tensors="np")["input_values"], wanted)
     np.testing.assert_array_equal(fixed(raw_speech=[path], return_tensors="np")["input_values"], wanted)
     np.testing.assert_array_equal(fixed(audio=[path], return_tensors="np")["input_values"], wanted)
 

@@ -325,7 +325,8 @@ def _no_match(plain: Any, inputs: SoundInputs) -> ProcessorError:
 
 
 def _many(given: Any) -> Iterable[Any]:
-    return [given] if is_sound(given) and not isinstance(given, Iterator) else given
+    is_stream = isinstance(given, Iterator) and not hasattr(given, "read")
+    return given if is_stream or not is_sound(given) else [given]
 
 
 def _at(item: Any, rate: int) -> Any:

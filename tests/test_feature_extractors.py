@@ -169,6 +169,20 @@ def test_whisper_cuts_as_its_own_extractor_does_and_no_more():
     np.testing.assert_array_equal(short["input_features"], wanted["input_features"])
 
 
+def test_the_mask_of_a_spectrogram_counts_its_frames():
+    sizes = {"batch_size": 1, "nb_max_frames": 100}
+    sound = whisper_ladder(100).largest.inputs[0]
+    fixed = fix_feature_extractor(
+        transformers.WhisperFeatureExtractor(), ladder_of([sound, spec("attention_mask", "int64", **sizes)])
+    )
+    plain = transformers.WhisperFeatureExtractor(chunk_length=1)
+    wanted = own_call(plain, SHORT, return_attention_mask=True)["attention_mask"]
+    np.testing.assert_array_equal(fixed(SHORT, return_tensors="np")["attention_mask"], wanted)
+    mask = ladder_of([*ast_ladder().largest.inputs, spec("attention_mask", "int64", batch_size=1, nb_max_frames=128)])
+    got = fix_feature_extractor(transformers.ASTFeatureExtractor(), mask)(SHORT, return_tensors="np")
+    np.testing.assert_array_equal(got["attention_mask"], np.ones((1, 128)))
+
+
 def test_filters_are_made_again_where_the_graph_takes_others():
     wanted = transformers.WhisperFeatureExtractor(feature_size=128, chunk_length=1)
     fixed = fix_feature_extractor(transformers.WhisperFeatureExtractor(), whisper_ladder(100, bins=128))
@@ -394,6 +408,19 @@ def test_a_call_takes_files_and_arrays_at_another_rate(tmp_path):
         np.testing.assert_array_equal(fixed(file, return_tensors="np")["input_values"], wanted)
     np.testing.assert_array_equal(fixed(raw_speech=[path], return_tensors="np")["input_values"], wanted)
     np.testing.assert_array_equal(fixed(audio=[path], return_tensors="np")["input_values"], wanted)
+
+
+def test_columns_of_datasets(tmp_path):
+    import datasets
+
+    path = write_sound(tmp_path / "sound.wav", SHORT, subtype="FLOAT")
+    column = datasets.Dataset.from_dict({"audio": [str(path), str(path)]}).cast_column(
+        "audio", datasets.Audio(decode=False)
+    )["audio"]
+    fixed = fix_feature_extractor(WAVE2VEC(), waves(4000))
+    wanted = fixed([SHORT, SHORT], return_tensors="np")["input_values"]
+    for sounds in (column, list(column), iter(column)):
+        np.testing.assert_array_equal(fixed(sounds, return_tensors="np")["input_values"], wanted)
 
 
 def test_channels_and_types_of_samples(tmp_path):

@@ -185,7 +185,9 @@ def test_what_is_no_match():
 def test_what_is_no_clip(tmp_path):
     (tmp_path / "text.mp4").write_text("no clip")
     whole = write_clip(tmp_path / "whole.mkv", clip(60)).read_bytes()
+    cut = write_clip(tmp_path / "cut.mp4", clip(60)).read_bytes()
     cases = [
+        (cut[: len(cut) // 2], "it cannot be read"),
         (CLIP[:5], "ndarray of shape .5, 48, 64, 3.: it has 5 frames, and the graph takes 8"),
         (list(CLIP[:5]), "list of 5: it has 5 frames, and the graph takes 8"),
         (write_clip(tmp_path / "short.mp4", CLIP[:5]), "short.mp4': it has 5 frames, and the graph takes 8"),

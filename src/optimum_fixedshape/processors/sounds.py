@@ -6,7 +6,7 @@ import importlib
 import io
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -59,8 +59,8 @@ def is_sound(item: Any) -> bool:
     """Whether `item` is one sound, not a batch of them: a row of numbers, or anything that is no list or array."""
     if hasattr(item, "shape"):
         return len(item.shape) < 2
-    if isinstance(item, (list, tuple)):
-        return bool(item) and isinstance(item[0], numbers.Real)
+    if isinstance(item, Sequence) and not isinstance(item, (str, bytes, bytearray, memoryview)):
+        return len(item) > 0 and isinstance(item[0], numbers.Real)
     return True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
@@ -20,7 +19,7 @@ from optimum_fixedshape.roles import MEL, MEL_FRAMES
 from optimum_fixedshape.tasks import Overflow
 
 from .fixed import FixedShapeProcessor, fix, named_arguments
-from .graph_sounds import Heard, SoundInputs, sound_inputs_of
+from .graph_sounds import Heard, Lengths, SoundInputs, sound_inputs_of
 from .sounds import Samples, is_sound, load_sound
 from .spectrograms import rebuilt, spectrogram_of, take_tables
 
@@ -28,23 +27,6 @@ _ROWS_OF_A_FREE_BATCH = 32
 _UNPADDED = (False, "do_not_pad")
 _STANDARD = ("longest", "max_length", "do_not_pad", "longest_first")
 _LENGTHS = ("padding", "truncation", "max_length", "pad_to_multiple_of", "return_attention_mask")
-
-
-@dataclass(frozen=True)
-class _Lengths:
-    """What a call asks of lengths, in samples.
-
-    Attributes:
-        policy: What happens to what the graph cannot hold.
-        most: What sounds are cut to, or None.
-        least: What sounds are padded to at least.
-        is_padded: Whether rows are padded to a rung at all.
-    """
-
-    policy: str
-    most: int | None
-    least: int
-    is_padded: bool
 
 
 class FixedShapeFeatureExtractor(FixedShapeProcessor):
@@ -139,21 +121,21 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
         rows = [self._laid_out(row) for row in rows]
         return BatchFeature(self._inputs.columns(rows, stacked=tensors is not None), tensor_type=tensors)
 
-    def _lengths(self, call: dict[str, Any]) -> _Lengths:
+    def _lengths(self, call: dict[str, Any]) -> Lengths:
         """What a call says of lengths; what names a pattern of CLAP's is left in the call."""
         asked = {name: call.pop(name, None) for name in _LENGTHS}
         for name in ("truncation", "padding"):
             if self._own_frames and isinstance(asked[name], str) and asked[name] not in _STANDARD:
                 call[name], asked[name] = asked[name], None
         cuts, padding, length = asked["truncation"], asked["padding"], asked["max_length"]
-        return _Lengths(
+        return Lengths(
             policy=self.overflow if cuts is None else ("truncate" if cuts else "error"),
             most=length if cuts else None,
             least=(length or 0) if padding == "max_length" else 0,
             is_padded=not self.exact_length if padding is None else padding not in _UNPADDED,
         )
 
-    def _heard(self, samples: Samples, call: dict[str, Any], lengths: _Lengths, index: int) -> Heard:
+    def _heard(self, samples: Samples, call: dict[str, Any], lengths: Lengths, index: int) -> Heard:
         """One sound as the extractor makes it alone, cut to what the graph holds if it may be cut."""
         if self._inputs.role == SAMPLES:
             self._check(min(len(samples), lengths.most or len(samples)), lengths.policy, index)
@@ -198,7 +180,7 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
             axis=role,
         )
 
-    def _most(self, lengths: _Lengths) -> int | None:
+    def _most(self, lengths: Lengths) -> int | None:
         """The length to cut a sound to, or None."""
         if lengths.policy != "truncate":
             return None

@@ -32,6 +32,23 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """What a call asks of lengths, in samples.
+
+    Attributes:
+        policy: What happens to what the graph cannot hold.
+        most: What sounds are cut to, or None.
+        least: What sounds are padded to at least.
+        is_padded: Whether rows are padded to a rung at all.
+    """
+
+    policy: str
+    most: int | None
+    least: int
+    is_padded: bool
+
+
+@dataclass(frozen=True)
 class SoundInputs:
     """The inputs of a graph that come from a feature extractor.
 

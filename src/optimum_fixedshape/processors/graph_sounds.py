@@ -64,11 +64,6 @@ class SoundInputs:
     is_longer: TensorSpec | None
     role: str
 
-    def size_of(self, role: str) -> int | None:
-        """Returns the size of an axis of the sound, or None where it is free."""
-        axis = self.sound.axis_of(role)
-        return None if axis is None or self.sound.axes is None else self.sound.axes[axis].size
-
     def order(self, layout: tuple[str, str], bins: int) -> tuple[str, str]:
         """Returns the roles of a spectrogram's last two axes.
 

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 
 from optimum_fixedshape.contract import BATCHES, SAMPLES, SEQUENCE, ShapeLadder
@@ -31,6 +32,10 @@ def assert_same(ours: Any, theirs: Any, *, tolerance: float = TOLERANCE, where: 
         mine, other = np.asarray(ours), np.asarray(theirs)
         assert mine.shape == other.shape, f"{where}: shape {mine.shape} != {other.shape}"
         assert_close(mine, other, tolerance=tolerance, where=where)
+    elif isinstance(theirs, PIL.Image.Image):
+        assert (ours.mode, ours.size) == (theirs.mode, theirs.size), where
+        # Depth is rounded to 256 levels: what lies between two may fall to either.
+        assert_close(np.asarray(ours), np.asarray(theirs), tolerance=1.0, where=where)
     elif isinstance(theirs, (float, np.floating)):
         assert isinstance(ours, type(theirs)), f"{where}: {type(ours)} != {type(theirs)}"
         assert_close(np.asarray(ours), np.asarray(theirs), tolerance=tolerance, where=where)

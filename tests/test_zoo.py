@@ -12,7 +12,6 @@ from optimum_fixedshape.tasks import find_task
 from . import zoo
 from .equality import assert_model_equals_original
 
-
 # SigLIP has no mask; transformers' heads for speakers leave too few padded frames out, as they ignore dilation.
 SEE_PADDING = ("siglip", "wav2vec2-xvector")
 

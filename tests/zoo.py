@@ -87,7 +87,8 @@ def _hearing(
 
 
 def _clip_processor(name: str) -> Any:
-    words = tiny.tokenizer("wordpiece")
+    names = {"model_input_names": ["input_ids"]} if name == "Siglip" else {}
+    words = transformers.AutoTokenizer.from_pretrained(tiny.MINILM, model_max_length=40, **names)
     pixels = image_processor(
         name,
         size={"shortest_edge": PIXELS} if name == "CLIP" else _SQUARE,
@@ -98,7 +99,9 @@ def _clip_processor(name: str) -> Any:
 
 def _clap_processor() -> Any:
     ears = transformers.ClapFeatureExtractor(
-        feature_size=16, sampling_rate=8000, hop_length=160, max_length_s=1, fft_window_size=256, frequency_max=4000
+        **{"feature_size": 16, "sampling_rate": 8000, "hop_length": 160, "max_length_s": 1, "fft_window_size": 256},
+        frequency_max=4000,
+        truncation="rand_trunc",
     )
     return transformers.ClapProcessor(
         feature_extractor=ears, tokenizer=_bpe_tokenizer("RobertaTokenizerFast", model_max_length=38)
@@ -180,7 +183,6 @@ ZOO: Mapping[str, Specimen] = {
         "DetrForObjectDetection",
         lambda: transformers.DetrConfig(**_QUERIES, **_LABELS, backbone_config=_resnet(out_features=["stage4"])),
         _seeing("Detr", size={"shortest_edge": 64, "longest_edge": 96}),
-        {"height": 96, "width": 96},
     ),
     "yolos": Specimen(
         "object-detection",
@@ -286,7 +288,7 @@ ZOO: Mapping[str, Specimen] = {
         "document-question-answering",
         "LayoutLMForQuestionAnswering",
         _config("LayoutLM", **{**_SPEAKS, "max_position_embeddings": 64}),
-        functools.partial(tiny.tokenizer, "wordpiece"),
+        lambda: transformers.AutoTokenizer.from_pretrained(tiny.MINILM, model_max_length=64),
         {"sequence_length": [32, 64]},
     ),
 }
@@ -301,11 +303,18 @@ def original(name: str) -> Any:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.kaiming_normal_(parameter)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.normal_(module.running_mean, 0, 0.1)
+    _learn_statistics(model)
     return model
+
+
+def _learn_statistics(model: Any) -> None:
+    """Lets batch normalization see numbers like those to come: else they grow, or vanish, from layer to layer."""
+    if norms := [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]:
+        for norm in norms:
+            norm.momentum = 1.0
+        with torch.no_grad():
+            model.train()(torch.randn(4, 3, 64, 64))
+        model.eval()
 
 
 @functools.cache

@@ -63,7 +63,7 @@ def _height_and_width(size: Any) -> tuple[int, int] | None:
         return size, size
     if isinstance(size, (list, tuple)) and len(size) == 2:
         return int(size[0]), int(size[1])
-    sizes = dict(size) if isinstance(size, Mapping) or hasattr(size, "keys") else {}
+    sizes = dict(size or {})
     for names in (("height", "width"), ("longest_edge",) * 2, ("shortest_edge",) * 2, ("max_height", "max_width")):
         if all(sizes.get(name) for name in names):
             return int(sizes[names[0]]), int(sizes[names[1]])

@@ -20,6 +20,17 @@ _ITEMS = (IMAGES, SOUNDS)
 class PairsPipeline(FixedShapePipeline):
     """Compares items with texts: the texts of all items are the same in most calls, and run once."""
 
+    def preprocess(self, item: Any, candidate_labels: Any = None, **params: Any) -> Any:
+        """Returns what transformers makes of an item and its labels.
+
+        Raises:
+            ValueError: There are no labels.
+        """
+        if not candidate_labels:
+            raise ValueError("candidate_labels= must hold at least one label.")
+        base: Any = super()
+        return base.preprocess(item, candidate_labels=candidate_labels, **params)
+
     def _named(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**inputs, **inputs["text_inputs"][0]}
 

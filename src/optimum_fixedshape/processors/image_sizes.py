@@ -43,7 +43,7 @@ def size_of(plain: Any, name: str) -> dict[str, int]:
     size = getattr(plain, name, None)
     if isinstance(size, int):
         return {"shortest_edge": size} if name == "size" else {"height": size, "width": size}
-    return {edge: int(size[edge]) for edge in size if size[edge]} if size else {}
+    return {edge: int(value) for edge, value in dict(size).items() if value} if size else {}
 
 
 def smaller(content: Size, canvas: Size) -> Size:

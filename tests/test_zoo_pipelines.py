@@ -1,0 +1,213 @@
+"""From the raw image, sound or clip to the pipeline's answer: transformers' own, field by field."""
+
+from __future__ import annotations
+
+import functools
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+import torch
+import transformers
+
+from optimum_fixedshape import pipeline
+from optimum_fixedshape.errors import ProcessorError
+from optimum_fixedshape.processors.combined import parts_of
+from optimum_fixedshape.tasks import find_task
+
+from . import zoo
+from .equality import assert_same
+
+RATE = 1000
+TOLERANCE = 1e-3
+SEEING = [name for name, kind in zoo.ZOO.items() if find_task(kind.task).modality == "image"]
+SPEAKING = ("wav2vec2", "hubert")
+HEARING = ("wav2vec2-classes", "ast", "whisper-encoder")
+PAIRING = ("clip", "siglip", "blip")
+
+
+def picture(width, height, seed=0):
+    """A picture with structure at several scales."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)
+    return PIL.Image.fromarray(small).resize((width, height), PIL.Image.Resampling.BICUBIC)
+
+
+def tone(samples, seed=0):
+    """A sound that changes all the time."""
+    time = np.arange(samples) / RATE
+    noise = np.random.default_rng(seed).standard_normal(samples)
+    return (np.sin(2 * np.pi * (40 + 100 * time) * time) + 0.3 * noise).astype(np.float32)
+
+
+def write_clip(path, frames, size=(48, 36)):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for number in range(frames):
+            frame = av.VideoFrame.from_image(picture(*size, seed=number))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return str(path)
+
+
+class Two:
+    """Our pipeline on the graphs, and transformers' on the PyTorch model."""
+
+    def __init__(self, pair):
+        parts = {"tokenizer": None} | parts_of(pair.tokenizer)
+        self.theirs = transformers.pipeline(pair.task, model=pair.original, device=-1, **parts)
+        self.ours = pipeline(pair.task, model=str(pair.folder))
+
+    def assert_same(self, inputs, theirs=None, tolerance=TOLERANCE, **arguments):
+        with torch.no_grad():
+            expected = self.theirs(inputs if theirs is None else theirs, **arguments)
+        assert_same(self.ours(inputs, **arguments), expected, tolerance=tolerance)
+
+
+@pytest.fixture(scope="module")
+def two(specimen):
+    return functools.cache(lambda name: Two(specimen(name)))
+
+
+DETR = {"shortest_edge": 64, "longest_edge": 96}
+PICTURES = [picture(40, 30), picture(32, 32, 1), picture(100, 50, 2), picture(20, 90, 3), picture(64, 96, 4)]
+ARGUMENTS = {
+    "image-classification": [{}, {"top_k": 1}, {"function_to_apply": "sigmoid"}],
+    "object-detection": [{"threshold": 0.0}, {"threshold": 0.4}],
+    "image-segmentation": [{}, {"subtask": "semantic"}],
+    "depth-estimation": [{}],
+    "image-feature-extraction": [{}, {"pool": True}, {"return_tensors": True}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [(name, each) for name in SEEING for each in ARGUMENTS[zoo.ZOO[name].task]], ids=str
+)
+def test_pictures(two, name, arguments, tmp_path):
+    pair = two(name)
+    if name == "detr":  # padded, as the original pads images of several sizes in one batch
+        pair.theirs.image_processor = zoo.image_processor("Detr", size=DETR, pad_size={"height": 96, "width": 96})
+    pair.assert_same(PICTURES, **arguments)
+    pair.assert_same(PICTURES[2], **arguments)
+    PICTURES[0].save(tmp_path / "picture.png")
+    pair.assert_same(str(tmp_path / "picture.png"), **arguments)
+    assert pair.ours([], **arguments) == []
+
+
+def test_boxes_on_padded_images_are_those_of_the_image(two):
+    """Padding shows at the seam with the image, in PyTorch, too: the original sees each image alone, at its own size."""
+    pair = two("detr")
+    pair.theirs.image_processor = zoo.processor("detr")
+    for image in PICTURES:
+        with torch.no_grad():
+            expected = pair.theirs(image, threshold=0.0)
+        for ours, theirs in zip(pair.ours(image, threshold=0.0), expected, strict=True):
+            assert abs(ours["score"] - theirs["score"]) < 0.03
+            for edge, place in theirs["box"].items():
+                assert abs(ours["box"][edge] - place) <= 0.05 * max(image.size)
+
+
+@pytest.mark.parametrize("name", HEARING)
+@pytest.mark.parametrize("arguments", [{}, {"top_k": 1}, {"function_to_apply": "none"}], ids=str)
+def test_sounds(two, name, arguments):
+    pair = two(name)
+    lengths = (500, 799, 800, 801, 1600) if name.startswith("wav") else (4000, 16000, 20000)
+    sounds = [tone(length, seed) for seed, length in enumerate(lengths)]
+    pair.assert_same(sounds, **arguments)
+    pair.assert_same(sounds[0], **arguments)
+
+
+def test_sounds_from_files_at_other_rates(two, tmp_path):
+    """transformers wants ffmpeg or torchaudio for these: its answer to the sound as we load it is the measure."""
+    pair = two("wav2vec2-classes")
+    stereo = np.stack([tone(1500), tone(1500, 1)], 1)
+    soundfile.write(tmp_path / "stereo.wav", stereo, RATE, subtype="FLOAT")
+    pair.assert_same(str(tmp_path / "stereo.wav"), theirs=stereo.mean(1))
+    for asked in ({"raw": stereo.mean(1), "sampling_rate": RATE}, (tmp_path / "stereo.wav").read_bytes()):
+        pair.assert_same(asked, theirs=stereo.mean(1))
+
+
+@pytest.mark.parametrize("name", SPEAKING)
+@pytest.mark.parametrize("arguments", [{}, {"return_timestamps": "char"}, {"return_timestamps": "word"}], ids=str)
+def test_speech_up_to_the_largest_rung(two, name, arguments):
+    pair = two(name)
+    for length in (500, 800, 1234, 1600):
+        pair.assert_same(tone(length), **arguments)
+
+
+@pytest.mark.parametrize("name", SPEAKING)
+@pytest.mark.parametrize("arguments", [{}, {"return_timestamps": "char"}, {"return_timestamps": "word"}], ids=str)
+@pytest.mark.parametrize("length", [1601, 3200, 5000, 7777])
+def test_longer_speech_is_cut_as_transformers_cuts_it(two, name, arguments, length):
+    pair = two(name)
+    expected = pair.theirs(tone(length), chunk_length_s=zoo.SAMPLES[-1] / RATE, **arguments)
+    assert_same(pair.ours(tone(length), **arguments), expected)
+    pair.assert_same([tone(length), tone(length, 1)], chunk_length_s=1.2, stride_length_s=(0.2, 0.1), **arguments)
+
+
+@pytest.mark.parametrize("name", ["videomae", "timesformer"])
+def test_clips(two, name, tmp_path):
+    pair = two(name)
+    clips = [write_clip(tmp_path / f"{frames}.mp4", frames) for frames in (4, 9, 16)]
+    for clip in clips:
+        pair.assert_same(clip)
+    pair.assert_same(clips, top_k=1)
+    pair.assert_same(clips[1:], frame_sampling_rate=2)
+
+
+LABELS = ["a cat", "two dogs on a beach", "rain", "a bridge", "the tram"]
+
+
+@pytest.mark.parametrize("name", PAIRING)
+@pytest.mark.parametrize("labels", [1, 2, 3, 5])
+@pytest.mark.filterwarnings("ignore:The graph of this .* takes no attention_mask")
+def test_any_number_of_labels_and_images(two, name, labels):
+    pair = two(name)
+    for images in (1, 2, 3, 5):
+        pair.assert_same(PICTURES[:images], candidate_labels=LABELS[:labels])
+    pair.assert_same(PICTURES[0], candidate_labels=LABELS[:labels], hypothesis_template="{}?")
+
+
+def test_images_with_the_same_labels_share_runs(two):
+    pair = two("clip")
+    before = sum(rung.runs for rung in pair.ours.model.stats)
+    pair.ours(PICTURES[:4], candidate_labels=LABELS[:3])
+    assert sum(rung.runs for rung in pair.ours.model.stats) - before == 2  # two images and three texts a run
+
+
+@pytest.mark.parametrize("labels", [1, 2, 5])
+def test_any_number_of_labels_and_sounds(two, labels):
+    pair = two("clap")
+    sounds = [np.tile(tone(2000, seed), 4)[:length] for seed, length in enumerate((3000, 8000, 5000))]
+    for count in (1, 3):
+        pair.assert_same(sounds[:count], candidate_labels=LABELS[:labels])
+
+
+_SAID = "Pay 42 to the harbour master by noon".split()
+WORDS = [(word, [40 * i, 30 * i, 40 * i + 39, 30 * i + 25]) for i, word in enumerate(_SAID)]
+PAGE = {"image": picture(60, 80), "question": "How much?", "word_boxes": WORDS}
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"top_k": 3}, {"max_answer_len": 2}, {"handle_impossible_answer": True}], ids=str
+)
+def test_answers_on_pages(two, arguments):
+    pair = two("layoutlm")
+    pair.assert_same(PAGE, **arguments)
+    pair.assert_same([PAGE, PAGE | {"question": "Who?"}], **arguments)
+    pair.assert_same(PAGE | {"word_boxes": WORDS * 12}, **arguments)
+
+
+def test_labels_of_no_length(two):
+    for name in ("clip", "clap"):
+        item = PICTURES[0] if name == "clip" else tone(3000)
+        with pytest.raises(ValueError, match="candidate_labels"):
+            two(name).ours(item, candidate_labels=[])
+
+
+def test_the_wrong_kind_of_processor(specimen):
+    folder = specimen("vit").folder
+    with pytest.raises(ProcessorError, match="needs a image processor"):
+        pipeline("image-classification", model=folder, image_processor=transformers.Wav2Vec2FeatureExtractor())

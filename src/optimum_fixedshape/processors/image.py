@@ -97,6 +97,7 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
     """
 
     canvas: Canvas | None
+    do_resize: bool
     _letterboxes: bool
     _added = FixedShapeProcessor._added | {"canvas", "_letterboxes", "_content_sizes"}
 
@@ -142,6 +143,15 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
             )
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings of the processor as transformers made it."""
+        settings: dict[str, Any] = self.plain().to_dict()
+        return settings
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Uploads the processor as transformers made it."""
+        return self.plain().push_to_hub(*args, **kwargs)
+
     def feeds(self, items: Any, **kwargs: Any) -> Iterator[Feed]:
         """Yields feeds for a bare `InferenceSession`, exact in every dimension, in the order of `items`.
 
@@ -171,11 +181,16 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
 
     def _plain(self, images: list[Any], call: dict[str, Any]) -> Any:
         base: Any = super()
+        if self.canvas and all(hasattr(image, "convert") for image in images):
+            call = {"input_data_format": "channels_last", **call}  # 4.57 takes three rows of pixels for channels
         return base.preprocess(images, **call)
 
     def _resized(self, images: list[Any], call: dict[str, Any]) -> dict[str, Any]:
         made = dict(self._plain(images, {**call, "return_tensors": None}))
-        size = self.canvas.size if self.canvas else None
+        crops = (
+            getattr(self, "crop_pct", None) is not None and self.do_resize and not {"size", "do_resize"} & call.keys()
+        )
+        size = self.canvas.size if self.canvas and crops else None
         pixels = [np.asarray(each) for each in made["pixel_values"]]
         return {**made, "pixel_values": [_middle(each, size) for each in pixels] if size else pixels}
 
@@ -253,7 +268,7 @@ def fix_image_processor(image_processor: Any, ladder: ShapeLadder) -> FixedShape
         told = {name: patches.size for name in names if patches.size != getattr(plain, name)}
         return _fixed(plain, ladder, told, canvas=None, _letterboxes=False)
     canvas = canvas_of(ladder)
-    letterboxes = keeps_proportions(plain)
+    letterboxes = keeps_proportions(plain) and getattr(plain, "do_resize", True) is not False
     told = told_sizes(plain, *canvas.size) if canvas.size and not letterboxes else {}
     return _fixed(plain, ladder, told | _told_of_values(plain, canvas), canvas=canvas, _letterboxes=letterboxes)
 

@@ -1,0 +1,137 @@
+"""Image processors that know the graph give what the plain ones give when told the graph's size by hand."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_fixedshape.errors import ProcessorError, ShapeMismatchError
+from optimum_fixedshape.processors.image import fix_image_processor
+
+from .pictures import CHANNELS_LAST, ladder, picture, processor
+
+
+def edges(height: int, width: int) -> dict[str, int]:
+    return {"height": height, "width": width}
+
+
+@pytest.mark.parametrize("name", ["ViTImageProcessor", "SegformerImageProcessor", "SiglipImageProcessor"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "RGBA", "1"])
+@pytest.mark.parametrize("size", [(60, 40), (1, 1), (400, 3)])
+def test_resizes_as_when_told_by_hand(name: str, mode: str, size: tuple[int, int]) -> None:
+    image = picture(*size, mode)
+    fixed = fix_image_processor(processor(name), ladder(32, 48))
+    by_hand = processor(name, size=edges(32, 48))
+    expected = by_hand(image.convert("RGB"), input_data_format="channels_last", return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(fixed(image, return_tensors="np")["pixel_values"], expected)
+
+
+@pytest.mark.parametrize("name", ["BitImageProcessor", "CLIPImageProcessor", "MobileNetV2ImageProcessor"])
+@pytest.mark.parametrize("size", [(60, 40), (400, 30)])
+def test_crops_as_when_told_by_hand(name: str, size: tuple[int, int]) -> None:
+    sizes = {"size": {"shortest_edge": 256}, "crop_size": edges(224, 224)}
+    fixed = fix_image_processor(processor(name, **sizes), ladder(112, 56))
+    by_hand = processor(name, size={"shortest_edge": 128}, crop_size=edges(112, 56))
+    expected = by_hand(picture(*size), return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(fixed(picture(*size), return_tensors="np")["pixel_values"], expected)
+
+
+def test_convnext_of_a_square_graph() -> None:
+    fixed = fix_image_processor(processor("ConvNextImageProcessor", size={"shortest_edge": 384}), ladder(64, 64))
+    expected = processor("ConvNextImageProcessor", size={"shortest_edge": 64})(picture(), return_tensors="np")
+    np.testing.assert_array_equal(fixed(picture(), return_tensors="np")["pixel_values"], expected["pixel_values"])
+
+
+def test_convnext_of_a_graph_that_is_not_square() -> None:
+    fixed = fix_image_processor(processor("ConvNextImageProcessor"), ladder(64, 96))
+    assert fixed(picture(), return_tensors="np")["pixel_values"].shape == (1, 3, 64, 96)
+
+
+@pytest.mark.parametrize("has_mask", [True, False])
+@pytest.mark.parametrize("size", [(60, 40), (30, 90), (300, 20)])
+def test_detr_is_letterboxed(has_mask: bool, size: tuple[int, int]) -> None:
+    plain = processor("DetrImageProcessor", size={"shortest_edge": 40, "longest_edge": 64})
+    fixed = fix_image_processor(plain, ladder(64, 64, has_mask=has_mask))
+    expected = plain(picture(*size), return_tensors="np")["pixel_values"]
+    made = fixed(picture(*size), return_tensors="np")
+    height, width = expected.shape[-2:]
+    np.testing.assert_array_equal(made["pixel_values"][..., :height, :width], expected)
+    assert made["pixel_values"].shape == (1, 3, 64, 64)
+    assert not made["pixel_values"][..., height:, :].any()
+    assert not made["pixel_values"][..., width:].any()
+    assert ("pixel_mask" in made) == has_mask
+    if has_mask:
+        assert made["pixel_mask"].sum() == height * width
+
+
+@pytest.mark.parametrize("name", ["DetrImageProcessor", "YolosImageProcessor", "DPTImageProcessor"])
+@pytest.mark.parametrize("size", [(60, 40), (30, 90), (300, 20)])
+def test_any_proportions_fit(name: str, size: tuple[int, int]) -> None:
+    settings = {"keep_aspect_ratio": True, "ensure_multiple_of": 8} if name.startswith("DPT") else {}
+    fixed = fix_image_processor(processor(name, **settings), ladder(64, 96))
+    assert fixed([picture(*size), picture()], return_tensors="np")["pixel_values"].shape == (2, 3, 64, 96)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_layout_type_and_name_are_the_graphs(dtype: str) -> None:
+    graph = ladder(32, 48, dtype=dtype, name="data_0", roles=CHANNELS_LAST)
+    fixed = fix_image_processor(processor("ViTImageProcessor"), graph)
+    bytes_only = {"do_rescale": False, "do_normalize": False} if dtype == "uint8" else {}
+    by_hand = processor("ViTImageProcessor", size=edges(32, 48), **bytes_only)
+    expected = by_hand(picture(), return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1).astype(dtype)
+    made = fixed(picture(), return_tensors="np")
+    assert list(made) == ["data_0"]
+    assert made["data_0"].dtype == dtype
+    np.testing.assert_array_equal(made["data_0"], expected)
+
+
+def test_grey_graph() -> None:
+    fixed = fix_image_processor(processor("ViTImageProcessor"), ladder(32, 48, channels=1))
+    assert fixed(picture(), return_tensors="np")["pixel_values"].shape == (1, 1, 32, 48)
+
+
+def test_feeds_are_exact() -> None:
+    fixed = fix_image_processor(processor("ViTImageProcessor"), ladder(32, 48))
+    feeds = list(fixed.feeds(picture(20 + i, 30) for i in range(5)))
+    assert [feed.rows for feed in feeds] == [2, 2, 1]
+    assert {feed.arrays["pixel_values"].shape for feed in feeds} == {(2, 3, 32, 48)}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), lambda it: it])
+def test_copies_and_the_plain_one(copied: Any, tmp_path: Any) -> None:
+    plain = processor("ViTImageProcessor")
+    before = plain.to_dict()
+    fixed = copied(fix_image_processor(plain, ladder(32, 48)))
+    assert fixed(picture(), return_tensors="np")["pixel_values"].shape == (1, 3, 32, 48)
+    fixed.save_pretrained(tmp_path)
+    assert type(plain).from_pretrained(tmp_path).to_dict() == before == plain.to_dict() == fixed.plain().to_dict()
+
+
+def test_config_of_the_plain_one() -> None:
+    plain = processor("ViTImageProcessor")
+    fixed: Any = fix_image_processor(plain, ladder(32, 48))
+    assert fixed.to_dict() == plain.to_dict()
+    assert fixed.to_json_string() == plain.to_json_string()
+
+
+@pytest.mark.parametrize("edge", [20, 100])
+def test_image_of_another_size_without_resizing(edge: int) -> None:
+    fixed = fix_image_processor(processor("ViTImageProcessor", do_resize=False), ladder(32, 48))
+    with pytest.raises(ShapeMismatchError):
+        fixed(picture(edge, edge), return_tensors="np")
+
+
+@pytest.mark.parametrize("edge", [20, 100])
+def test_size_of_the_call_contradicts_the_graph(edge: int) -> None:
+    fixed = fix_image_processor(processor("ViTImageProcessor"), ladder(32, 48))
+    with pytest.raises(ShapeMismatchError):
+        fixed(picture(), size=edges(edge, edge), return_tensors="np")
+
+
+def test_not_an_image_processor() -> None:
+    with pytest.raises(ProcessorError):
+        fix_image_processor("ViT", ladder(32, 48))

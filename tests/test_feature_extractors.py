@@ -10,14 +10,14 @@ import pytest
 import torch
 import transformers
 
-from optimum_fixedshape.errors import InputTooLongError, ProcessorError, ShapeMismatchError
+from optimum_fixedshape.errors import InputTooLongError, InvalidInputError, ProcessorError, ShapeMismatchError
 from optimum_fixedshape.padding import audio_padding_matters
 from optimum_fixedshape.processors.audio import (
     FixedShapeFeatureExtractor,
     default_feature_extractor,
     fix_feature_extractor,
 )
-from optimum_fixedshape.processors.sounds import InvalidSoundError, load_sound
+from optimum_fixedshape.processors.sounds import load_sound
 
 from .sounds import RATE, ladder_of, spec, tone, waves, write_sound
 
@@ -403,6 +403,6 @@ def test_columns_of_datasets(tmp_path):
 
 def test_a_failed_call_leaves_everything_usable():
     fixed = fix_feature_extractor(WAVE2VEC(), waves(4000))
-    with pytest.raises(InvalidSoundError, match="samples that are NaN"):
+    with pytest.raises(InvalidInputError, match="samples that are NaN"):
         fixed([SHORT, np.full(10, np.nan, np.float32)])
     assert fixed(SHORT, return_tensors="np")["input_values"].shape == (1, 4000)

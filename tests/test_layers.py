@@ -17,7 +17,7 @@ LAYERS = [
     ["contract"],
     ["roles"],
     ["fitting", "graph"],
-    ["windows"],
+    ["windows", "padding"],
     ["sessions", "runtime", "config", "hub", "repo", "tasks"],
     ["processors", "models"],
     ["pipelines", "export"],

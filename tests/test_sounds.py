@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_fixedshape.errors import MissingExtraError
-from optimum_fixedshape.processors.sounds import InvalidSoundError, load_sound
+from optimum_fixedshape.errors import InvalidInputError, MissingExtraError
+from optimum_fixedshape.processors.sounds import load_sound
 
 from .sounds import RATE, served, tone, write_sound
 
@@ -73,7 +73,7 @@ def test_what_is_no_sound(tmp_path):
         ("http://127.0.0.1:9/none.wav", "none.wav': it cannot be read"),
     ]
     for item, message in cases:
-        with pytest.raises(InvalidSoundError, match=message) as info:
+        with pytest.raises(InvalidInputError, match=message) as info:
             load_sound(item, RATE)
         assert isinstance(info.value, ValueError)
         assert info.value.item

@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 
-from optimum_fixedshape.errors import MissingExtraError, ProcessorError
-from optimum_fixedshape.processors.clips import InvalidClipError, load_clip, sample_clip
+from optimum_fixedshape.errors import InvalidInputError, MissingExtraError, ProcessorError
+from optimum_fixedshape.processors.clips import load_clip, sample_clip
 from optimum_fixedshape.processors.video import FixedShapeVideoProcessor, fix_video_processor
 
 from .sounds import clip, ladder_of, served, spec, waves, write_clip
@@ -201,12 +201,12 @@ def test_what_is_no_clip(tmp_path):
     ]
     fixed = fix_video_processor(VIDEOMAE(), clips_ladder())
     for item, message in cases:
-        with pytest.raises(InvalidClipError, match=message) as info:
+        with pytest.raises(InvalidInputError, match=message) as info:
             fixed([item])
         assert isinstance(info.value, ValueError)
         assert info.value.item
     for item, message in ((np.zeros((8, 5)), "shape .8, 5. is not that of frames"), (None, "None: it has no frames")):
-        with pytest.raises(InvalidClipError, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             load_clip(item)
     assert fixed(CLIP, return_tensors="np")["pixel_values"].shape == (1, FRAMES, 3, 224, 224)
 

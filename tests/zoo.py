@@ -87,8 +87,8 @@ def _hearing(
 
 
 def _clip_processor(name: str) -> Any:
-    names = {"model_input_names": ["input_ids"]} if name == "Siglip" else {}
-    words = transformers.AutoTokenizer.from_pretrained(tiny.MINILM, model_max_length=40, **names)
+    names = ["input_ids"] if name == "Siglip" else ["input_ids", "attention_mask"]
+    words = transformers.AutoTokenizer.from_pretrained(tiny.MINILM, model_max_length=40, model_input_names=names)
     pixels = image_processor(
         name,
         size={"shortest_edge": PIXELS} if name == "CLIP" else _SQUARE,
@@ -309,7 +309,8 @@ def original(name: str) -> Any:
 
 def _learn_statistics(model: Any) -> None:
     """Lets batch normalization see numbers like those to come: else they grow, or vanish, from layer to layer."""
-    if norms := [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]:
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    if norms and model.main_input_name == "pixel_values":
         for norm in norms:
             norm.momentum = 1.0
         with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 
 from optimum_fixedshape.contract import BATCH, SAMPLES, SEQUENCE
 from optimum_fixedshape.fitting import pad_id_of
+from optimum_fixedshape.padding import ALWAYS_PADDED
 from optimum_fixedshape.roles import BOXES, INPUT_ROLES, MEL, MEL_FRAMES, Roles, tower_of
 from optimum_fixedshape.tasks import TASKS, Task
 
@@ -20,8 +21,6 @@ Axes = Mapping[str, Roles]
 _RANKS = {"multiple-choice": 3, "video-classification": 5}
 _RANKS_OF_MODELS = {"audio-spectrogram-transformer": 3, "clap": 4}
 _FRAMES_FIRST = frozenset({"seamless_m4t", "seamless_m4t_v2", "speech_to_text", "wav2vec2-bert"})
-_WITHOUT_MASK = frozenset({"siglip", "siglip2"})
-"""Models that were trained to see padding: their tokenizers give no mask, and always pad to the same length."""
 
 
 def axes_of(model: Any, row: Task) -> dict[str, Roles]:
@@ -36,7 +35,7 @@ def axes_of(model: Any, row: Task) -> dict[str, Roles]:
     known = {role for name, roles in axes.items() if name != "attention_mask" for role in roles}
     if SEQUENCE not in known and SAMPLES in known:
         axes["attention_mask"] = (BATCH, SAMPLES)
-    if known.isdisjoint({SEQUENCE, SAMPLES}) or model.config.model_type in _WITHOUT_MASK:
+    if known.isdisjoint({SEQUENCE, SAMPLES}) or model.config.model_type in ALWAYS_PADDED:
         axes.pop("attention_mask", None)
     if getattr(model.config, "type_vocab_size", 0) < 2:
         axes.pop("token_type_ids", None)

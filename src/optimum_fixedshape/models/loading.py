@@ -13,9 +13,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, ClassVar, Self
 
-from optimum_fixedshape.contract import SEQUENCE, ShapeContract, ShapeLadder
+from optimum_fixedshape.contract import ShapeContract, ShapeLadder
 from optimum_fixedshape.errors import GraphNotFoundError
 from optimum_fixedshape.hub import HubOptions
+from optimum_fixedshape.padding import audio_padding_matters, text_padding_matters
 from optimum_fixedshape.repo import Graphs, Roles, Sizes, find_graphs, holds_torch_model
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.sessions import CPU, SessionPool
@@ -130,7 +131,7 @@ class LoadingMixin:
         model = make(config=config, session=runtime, use_io_binding=use_io_binding, model_save_dir=save_dir)
         task = graphs.config.task or (cls.task.name if cls.task else None)
         model.fixed_shape_config = replace(graphs.config, task=task)
-        _warn_of_padding(cls.__name__, graphs.ladder)
+        _warn_of_padding(cls.__name__, graphs.ladder, config)
         return model  # type: ignore[no-any-return]
 
     from_model = from_pretrained
@@ -207,11 +208,8 @@ def _labels(contract: ShapeContract) -> int:
     return last.size if last and last.size and last.role is None else 2
 
 
-def _warn_of_padding(name: str, ladder: ShapeLadder) -> None:
-    inputs = ladder.largest.input_names
-    if ladder.limit(SEQUENCE) is not None and "input_ids" in inputs and "attention_mask" not in inputs:
+def _warn_of_padding(name: str, ladder: ShapeLadder, config: Any) -> None:
+    if reason := text_padding_matters(ladder, config) or audio_padding_matters(ladder, config):
         warnings.warn(
-            f"The graph of this {name} takes no attention_mask, so it cannot tell padding from text: "
-            "what it answers to texts shorter than a rung may depend on the padding.",
-            stacklevel=3,
+            f"What this {name} answers to items shorter than a rung may depend on the padding: {reason}.", stacklevel=3
         )

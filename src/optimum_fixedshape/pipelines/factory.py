@@ -160,7 +160,7 @@ def _processors(
 ) -> dict[str, Any]:
     """The processors that the task needs: those that were given, and the others from where the user said."""
     is_place = combined is None or isinstance(combined, (str, Path))
-    known = dict(given) if is_place else parts_of(combined) | given
+    known = {**({} if is_place else parts_of(combined)), **given}
     if known.get("image_processor") is not None and "video_processor" in row.processors:
         known.setdefault("video_processor", known["image_processor"])
     found = {}

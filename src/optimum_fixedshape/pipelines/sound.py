@@ -16,24 +16,23 @@ class SoundPipeline(FixedShapePipeline):
 
     feature_extractor: Any
 
-    def preprocess(self, inputs: Any, *args: Any, **params: Any) -> Any:
+    def preprocess(self, item: Any, *args: Any, **params: Any) -> Any:
         """Returns what transformers makes of the sound.
 
         Args:
-            inputs: A path, URL, bytes, an array at the extractor's rate, or a dict of ``raw`` or ``array`` and
+            item: A path, URL, bytes, an array at the extractor's rate, or a dict of ``raw`` or ``array`` and
                 ``sampling_rate``.
             *args: As in transformers.
             **params: As in transformers.
         """
         base: Any = super()
-        return base.preprocess(load_sound(inputs, self.feature_extractor.sampling_rate), *args, **params)
+        return base.preprocess(load_sound(item, self.feature_extractor.sampling_rate), *args, **params)
 
 
 class SpeechPipeline(FixedShapePipeline):
     """Writes down speech of any length: what no rung holds is cut into windows as long as the largest."""
 
     feature_extractor: Any
-    _align_to: int
 
     def preprocess(self, inputs: Any, chunk_length_s: float = 0, stride_length_s: Any = None) -> Iterator[Any]:
         """Yields the windows of a sound, as transformers cuts them for ``chunk_length_s=``.
@@ -48,7 +47,8 @@ class SpeechPipeline(FixedShapePipeline):
         samples = load_sound(inputs, rate)
         limit = self.model.ladder.limit(SAMPLES)
         if not chunk_length_s and limit is not None and len(samples) > limit and self.overflow == "window":
-            chunk_length_s = limit // self._align_to * self._align_to / rate
+            frame = getattr(self.model.config, "inputs_to_logits_ratio", 1)
+            chunk_length_s = limit // frame * frame / rate
         heard: Any = samples
         if isinstance(inputs, Mapping) and (stride := inputs.get("stride")):
             ratio = rate / inputs["sampling_rate"]

@@ -20,7 +20,7 @@ _ITEMS = (IMAGES, SOUNDS)
 class PairsPipeline(FixedShapePipeline):
     """Compares items with texts: the texts of all items are the same in most calls, and run once."""
 
-    def preprocess(self, item: Any, candidate_labels: Any = None, **params: Any) -> Any:
+    def preprocess(self, item: Any, *args: Any, candidate_labels: Any = None, **params: Any) -> Any:
         """Returns what transformers makes of an item and its labels.
 
         Raises:
@@ -29,12 +29,12 @@ class PairsPipeline(FixedShapePipeline):
         if not candidate_labels:
             raise ValueError("candidate_labels= must hold at least one label.")
         base: Any = super()
-        return base.preprocess(item, candidate_labels=candidate_labels, **params)
+        return base.preprocess(item, *args, candidate_labels=candidate_labels, **params)
 
     def _named(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**inputs, **inputs["text_inputs"][0]}
 
-    def run_items(self, runtime: Runtime, items: Sequence[Mapping[str, Array]]) -> list[Arrays]:  # type: ignore[override]
+    def run_items(self, runtime: Runtime, items: Sequence[Mapping[str, Array]]) -> list[Arrays]:
         """Returns the outputs of each item; see `run_pairs`."""
         return run_pairs(runtime, items)
 

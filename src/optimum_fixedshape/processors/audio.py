@@ -70,7 +70,7 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
 
         Raises:
             InputTooLongError: The graph cannot hold a sound, and neither the call nor `overflow` allows a cut.
-            InvalidSoundError: An item is no sound that can be used.
+            InvalidInputError: An item is no sound that can be used.
             MissingExtraError: A sound needs the extra ``audio``, and that is not installed.
         """
         return self._extract(named_arguments(self._plain_class.__call__, args, kwargs), 0)

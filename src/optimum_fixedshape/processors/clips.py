@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from optimum_fixedshape.errors import FixedShapeError, MissingExtraError
+from optimum_fixedshape.errors import InvalidInputError, MissingExtraError
 
 from .sounds import read_bytes, shown
 
@@ -22,16 +22,6 @@ Rule: TypeAlias = Callable[[int, float | None], Sequence[int]]
 _CHANNELS = (1, 3, 4)
 
 
-class InvalidClipError(FixedShapeError, ValueError):
-    """An item is not a clip, cannot be read, or holds no frames or fewer than the graph takes.
-
-    Attributes:
-        item: The item, in words.
-    """
-
-    item: str
-
-
 def load_clip(item: Any) -> Any:
     """Returns all frames of a clip: ``(frames, height, width, channels)``, in RGB and uint8 where it came from a file.
 
@@ -39,7 +29,7 @@ def load_clip(item: Any) -> Any:
         item: As for `sample_clip`.
 
     Raises:
-        InvalidClipError: It is no clip, cannot be read, or has no frames.
+        InvalidInputError: It is no clip, cannot be read, or has no frames.
         MissingExtraError: A file is to be read, and the extra that reads it is not installed.
     """
     return sample_clip(item, lambda frames, rate: range(frames))
@@ -55,7 +45,7 @@ def sample_clip(item: Any, rule: Rule) -> Any:
         rule: Which frames to take, in rising order.
 
     Raises:
-        InvalidClipError: It is no clip, cannot be read, or has no frames.
+        InvalidInputError: It is no clip, cannot be read, or has no frames.
         MissingExtraError: A file is to be read, and the extra that reads it is not installed.
     """
     if is_file(item):
@@ -86,9 +76,9 @@ def is_clip(item: Any) -> bool:
     return bool(item) and not isinstance(item[0], (list, tuple)) and _is_frame(item[0])
 
 
-def invalid(item: Any, problem: str) -> InvalidClipError:
+def invalid(item: Any, problem: str) -> InvalidInputError:
     """Returns an error that names the item."""
-    return InvalidClipError(f"Not a clip that can be used: {shown(item)}: {problem}.", item=shown(item))
+    return InvalidInputError(f"Not a clip that can be used: {shown(item)}: {problem}.", item=shown(item))
 
 
 def _is_frame(item: Any) -> bool:

@@ -74,7 +74,7 @@ def parts_of(processor: Any) -> dict[str, Any]:
         ProcessorError: It is no processor of transformers.
     """
     if isinstance(processor, ProcessorMixin):
-        return {kind: part for kind in ROLES if (part := getattr(processor, kind, None)) is not None}
+        return {kind: part for kind in ROLES if (part := processor.__dict__.get(kind)) is not None}
     for kind, base in _BASES:
         if isinstance(processor, base):
             return {kind: processor}

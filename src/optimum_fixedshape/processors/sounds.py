@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from optimum_fixedshape.errors import FixedShapeError, MissingExtraError
+from optimum_fixedshape.errors import InvalidInputError, MissingExtraError
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 
@@ -21,16 +21,6 @@ _MOST_CHANNELS = 32
 _SECONDS_TO_WAIT = 60
 _SHOWN = 80
 _LEFT_OPEN = 0x7FFF0000
-
-
-class InvalidSoundError(FixedShapeError, ValueError):
-    """An item is not a sound, cannot be read, or holds no samples or samples that are no numbers.
-
-    Attributes:
-        item: The item, in words.
-    """
-
-    item: str
 
 
 def load_sound(item: Any, sampling_rate: int) -> Samples:
@@ -43,7 +33,7 @@ def load_sound(item: Any, sampling_rate: int) -> Samples:
         sampling_rate: The rate that is needed, in Hz; sounds at another rate are resampled.
 
     Raises:
-        InvalidSoundError: It is no sound, cannot be read, has no samples, or has samples that are NaN or infinite.
+        InvalidInputError: It is no sound, cannot be read, has no samples, or has samples that are NaN or infinite.
         MissingExtraError: A file is to be read or resampled, and the extra ``audio`` is not installed.
     """
     samples, rate = _read(item, sampling_rate)
@@ -183,8 +173,8 @@ def _resampled(samples: Samples, rate: int, wanted: int, item: Any) -> Samples:
     return resampled
 
 
-def _invalid(item: Any, problem: str) -> InvalidSoundError:
-    return InvalidSoundError(f"Not a sound that can be used: {shown(item)}: {problem}.", item=shown(item))
+def _invalid(item: Any, problem: str) -> InvalidInputError:
+    return InvalidInputError(f"Not a sound that can be used: {shown(item)}: {problem}.", item=shown(item))
 
 
 def _imported(package: str, what: str) -> Any:

@@ -56,7 +56,7 @@ class FixedShapeVideoProcessor(FixedShapeProcessor):
         Takes what the processor's own class takes, and as clips also all that `sample_clip` does.
 
         Raises:
-            InvalidClipError: An item is no clip, cannot be read, or has fewer frames than the graph takes.
+            InvalidInputError: An item is no clip, cannot be read, or has fewer frames than the graph takes.
             MissingExtraError: A clip needs the extra ``video`` or ``vision``, and that is not installed.
         """
         call = named_arguments(self._plain_class.preprocess, args, kwargs)
@@ -80,7 +80,7 @@ class FixedShapeVideoProcessor(FixedShapeProcessor):
             **kwargs: Passed on as when called.
 
         Raises:
-            InvalidClipError: As when called.
+            InvalidInputError: As when called.
         """
         remaining = iter(_many(items))
         largest = self.ladder.largest
@@ -155,6 +155,8 @@ def fix_video_processor(plain: Any, ladder: ShapeLadder) -> FixedShapeVideoProce
     pixels = _pixels_of(ladder.largest)
     height, width = (_size_of(pixels, role) for role in (HEIGHT, WIDTH))
     told = told_sizes(own, height, width) if height and width else {}
+    if pixels.dtype == "uint8":
+        told |= {name: False for name in ("do_rescale", "do_normalize") if getattr(own, name, False)}
     fixed: FixedShapeVideoProcessor = fix(FixedShapeVideoProcessor, own, ladder, told, _pixels=pixels)
     return fixed
 

@@ -357,7 +357,7 @@ def test_the_default_for_a_bare_graph():
 
 def test_when_padding_matters():
     group, layer = SimpleNamespace(feat_extract_norm="group"), SimpleNamespace(feat_extract_norm="layer")
-    assert "normalises over the whole" in audio_padding_matters(waves(4000, mask=True), group)
+    assert "normalizes over the whole" in audio_padding_matters(waves(4000, mask=True), group)
     assert "takes no attention_mask" in audio_padding_matters(waves(4000), layer)
     assert audio_padding_matters(waves(4000, mask=True), layer) is None
     assert audio_padding_matters(waves(4000, mask=True), None) is None

@@ -203,7 +203,7 @@ def test_outputs_are_cut_where_they_follow_the_input(tmp_path, batch, length, wi
 
 def test_a_graph_without_a_mask_warns_once_at_load(tmp_path):
     fixed, free = (saved(onnx_models.embedder(*dims, masked=False), tmp_path / dims[0]) for dims in made(tmp_path))
-    with pytest.warns(UserWarning, match="takes no attention_mask, so it cannot tell padding from text") as caught:
+    with pytest.warns(UserWarning, match="takes no attention_mask, so that it cannot tell padding from text") as caught:
         model = ORTModelForCustomTasks.from_pretrained(fixed)
     assert len(caught) == 1
     assert caught[0].filename == __file__

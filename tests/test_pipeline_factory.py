@@ -194,7 +194,7 @@ def test_models_for_custom_tasks_serve_any_task(pair, expected, caplog):
 ERRORS = {
     "unknown task": (
         UnsupportedTaskError,
-        "The task 'text-to-speech' is not one of: feature-extraction, fill-mask,",
+        "The task 'text-to-speech' is not one of: asr, audio-classification,",
         lambda model: pipeline("text-to-speech", model=model),
     ),
     "task without a pipeline": (
@@ -220,7 +220,7 @@ ERRORS = {
     "no such thing": (UnsupportedTaskError, "got dict", lambda model: pipeline("fill-mask", model={})),
     "processor for sounds": (
         ProcessorError,
-        "The task text-classification reads text and needs a tokenizer, got a Wav2Vec2FeatureExtractor. AutoTokenizer.",
+        "The task text-classification needs a tokenizer, got a Wav2Vec2FeatureExtractor. AutoTokenizer.",
         lambda model: pipeline(model=model, data_processor=transformers.Wav2Vec2FeatureExtractor()),
     ),
     "tokenizer that is none": (ProcessorError, "got a dict", lambda model: pipeline(model=model, tokenizer={"a": 1})),

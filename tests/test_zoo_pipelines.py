@@ -14,8 +14,9 @@ import transformers
 
 from optimum_fixedshape import pipeline
 from optimum_fixedshape.errors import ProcessorError
+from optimum_fixedshape.pipelines.processors import KINDS
 from optimum_fixedshape.processors.combined import parts_of
-from optimum_fixedshape.tasks import find_task
+from optimum_fixedshape.tasks import REGISTRY_PREFIX, find_task
 
 from . import zoo
 from .equality import assert_same
@@ -199,6 +200,43 @@ def test_answers_on_pages(two, arguments):
     pair.assert_same(PAGE | {"word_boxes": WORDS * 12}, **arguments)
 
 
+ONE_EACH = ("vit", "detr", "segformer", "dpt", "vit-encoder", "ast", "wav2vec2", "videomae", "clip", "clap", "layoutlm")
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_transformers_builds_our_pipelines(specimen, name, tmp_path, caplog):
+    """Under our keys from the folder alone; and under its own keys it takes our models, and logs nothing about them."""
+    pair = specimen(name)
+    asked = {
+        "image": (PICTURES[0],),
+        "audio": (tone(700),),
+        "video": (write_clip(tmp_path / "clip.mp4", 6),),
+        "multimodal": (PAGE,),
+    }[find_task(pair.task).modality]
+    labels = {"candidate_labels": LABELS[:2]} if name in ("clip", "clap") else {}
+    asked = {"clip": (PICTURES[0],), "clap": (tone(3000),), "wav2vec2": (tone(700),)}.get(name, asked)
+    ours = pipeline(pair.task, model=pair.folder)
+    expected = ours(*asked, **labels)
+    caplog.clear()
+    keyed = transformers.pipeline(REGISTRY_PREFIX + pair.task, model=str(pair.folder))
+    assert type(keyed) is type(ours)
+    assert_same(keyed(*asked, **labels), expected)
+    stock = transformers.pipeline(pair.task, model=ours.model, **{"tokenizer": None, **parts_of(pair.tokenizer)})
+    if name not in ("detr", "layoutlm"):  # whose processors do not know the graph's size
+        assert_same(stock(*asked, **labels), expected, tolerance=TOLERANCE)
+    if name not in ("detr", "segformer"):  # whose stock pipelines ask a copy of a list, to which nobody can add
+        assert "not supported" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_saved_pipelines_answer_as_before(specimen, name, tmp_path):
+    ours = pipeline(specimen(name).task, model=specimen(name).folder)
+    ours.save_pretrained(tmp_path)
+    again = pipeline(model=tmp_path)
+    assert type(again) is type(ours)
+    assert [type(getattr(again, kind, None)) for kind in KINDS] == [type(getattr(ours, kind, None)) for kind in KINDS]
+
+
 def test_labels_of_no_length(two):
     for name in ("clip", "clap"):
         item = PICTURES[0] if name == "clip" else tone(3000)
@@ -208,5 +246,5 @@ def test_labels_of_no_length(two):
 
 def test_the_wrong_kind_of_processor(specimen):
     folder = specimen("vit").folder
-    with pytest.raises(ProcessorError, match="needs a image processor"):
+    with pytest.raises(ProcessorError, match="needs an image processor"):
         pipeline("image-classification", model=folder, image_processor=transformers.Wav2Vec2FeatureExtractor())

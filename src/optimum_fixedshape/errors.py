@@ -1,9 +1,21 @@
-"""The error family: every error of this package is a `FixedShapeError` and a fitting builtin."""
+"""The error family: every error of this package is a `FixedShapeError` and a fitting builtin. And how it warns."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def warn(message: str) -> None:
+    """Warns at the line of the user's code that called into this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 class FixedShapeError(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from tempfile import mkdtemp
 from typing import Any, ClassVar, Self
 
 from optimum_fixedshape.contract import ShapeContract, ShapeLadder
-from optimum_fixedshape.errors import GraphNotFoundError
+from optimum_fixedshape.errors import GraphNotFoundError, warn
 from optimum_fixedshape.hub import HubOptions
 from optimum_fixedshape.padding import audio_padding_matters, text_padding_matters
 from optimum_fixedshape.repo import Graphs, Roles, Sizes, find_graphs, holds_torch_model
@@ -140,7 +139,7 @@ class LoadingMixin:
 def _changes_among(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     for name in kwargs.keys() & _OF_TORCH_ALONE:
         if kwargs[name] not in (None, False, "auto"):
-            warnings.warn(f"{name}={kwargs[name]!r} has no meaning for a graph and is ignored.", stacklevel=3)
+            warn(f"{name}={kwargs[name]!r} has no meaning for a graph and is ignored.")
     return {name: value for name, value in kwargs.items() if name not in _OF_TORCH_ALONE | _OF_PIPELINES}
 
 
@@ -210,6 +209,4 @@ def _labels(contract: ShapeContract) -> int:
 
 def _warn_of_padding(name: str, ladder: ShapeLadder, config: Any) -> None:
     if reason := text_padding_matters(ladder, config) or audio_padding_matters(ladder, config):
-        warnings.warn(
-            f"What this {name} answers to items shorter than a rung may depend on the padding: {reason}.", stacklevel=3
-        )
+        warn(f"What this {name} answers to items shorter than a rung may depend on the padding: {reason}.")

@@ -20,13 +20,13 @@ from optimum_fixedshape.processors.auto import (
     AutoTokenizer,
     AutoVideoProcessor,
 )
-from optimum_fixedshape.processors.combined import parts_of
+from optimum_fixedshape.processors.combined import is_of_kind, parts_of
 from optimum_fixedshape.repo import find_graphs, holds_torch_model
 from optimum_fixedshape.tasks import Overflow, Task, find_task, task_of_architectures
 
 from . import classes
 from .base import FixedShapePipeline
-from .processors import KINDS, needed_processors
+from .processors import KINDS, needed_processors, with_article
 
 _OF_WEIGHTS = ("framework", "device_map", "dtype", "torch_dtype")
 
@@ -160,27 +160,29 @@ def _processors(
 ) -> dict[str, Any]:
     """The processors that the task needs: those that were given, and the others from where the user said."""
     is_place = combined is None or isinstance(combined, (str, Path))
-    known = {**({} if is_place else parts_of(combined)), **given}
-    if known.get("image_processor") is not None and "video_processor" in row.processors:
-        known.setdefault("video_processor", known["image_processor"])
-    found = {}
-    for kind in needed_processors(row, model.contract):
-        processor = known.get(kind, combined if is_place else None)
+    parts = {} if is_place else parts_of(combined)
+    needed, found = needed_processors(row, model.contract), {}
+    if parts and not any(is_of_kind(part, kind) for part in parts.values() for kind in needed):
+        raise _wrong_kind(row, needed[0], combined)
+    for kind in needed:
+        known = {**parts, **given}
+        processor = known.get(kind, known.get("image_processor") if kind == "video_processor" else None)
         if processor is None or isinstance(processor, (str, Path)):
             extra = {"use_fast": use_fast} if kind == "tokenizer" else {}
-            processor = _AUTO[kind].from_model(model, **{kind: processor, **options}, **extra)
-        elif kind not in parts_of(processor) and kind != "video_processor":
+            place = processor or (combined if is_place else None)
+            processor = _AUTO[kind].from_model(model, **{kind: place}, **options, **extra)
+        elif not is_of_kind(processor, kind):
             raise _wrong_kind(row, kind, processor)
         found[kind] = processor
     return found
 
 
 def _wrong_kind(row: Task, kind: str, processor: Any) -> ProcessorError:
-    wanted, auto = kind.replace("_", " "), _AUTO[kind].__name__
+    wanted, auto = with_article(kind), _AUTO[kind].__name__
     return ProcessorError(
-        f"The task {row.name} needs a {wanted}, got a {type(processor).__name__}. "
+        f"The task {row.name} needs {wanted}, got a {type(processor).__name__}. "
         f"{auto}.from_model(model) makes the right one.",
-        expected=f"a {wanted}",
+        expected=wanted,
         given=type(processor).__name__,
     )
 

@@ -34,8 +34,8 @@ def check_processors(row: Task, contract: ShapeContract, given: Given) -> dict[s
             processor = given.get("image_processor")
         if processor is None:
             raise ProcessorError(
-                f"The task {row.name} needs {_article(kind)}: pass {kind}= or data_processor=.",
-                expected=_article(kind),
+                f"The task {row.name} needs {with_article(kind)}: pass {kind}= or data_processor=.",
+                expected=with_article(kind),
                 given="nothing",
             )
         found[kind] = processor
@@ -62,6 +62,7 @@ def overflow_of(processors: Given) -> Overflow | None:
     return next((overflow for overflow in asked if overflow not in (None, "error")), None)
 
 
-def _article(kind: str) -> str:
+def with_article(kind: str) -> str:
+    """Returns a kind of processor in words, such as ``"an image processor"``."""
     name = kind.replace("_", " ")
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from typing import Any
@@ -13,7 +12,7 @@ from transformers import BatchFeature, Wav2Vec2FeatureExtractor
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
 from optimum_fixedshape.contract import SAMPLES, ShapeLadder
-from optimum_fixedshape.errors import InputTooLongError, ProcessorError
+from optimum_fixedshape.errors import InputTooLongError, ProcessorError, warn
 from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
 from optimum_fixedshape.roles import MEL, MEL_FRAMES
 from optimum_fixedshape.tasks import Overflow
@@ -274,10 +273,9 @@ def default_feature_extractor(ladder: ShapeLadder) -> FixedShapeFeatureExtractor
             expected="feature_extractor=",
             given="nothing",
         )
-    warnings.warn(
+    warn(
         "The graph came without a feature extractor: using Wav2Vec2FeatureExtractor(sampling_rate=16000, "
-        "do_normalize=True). Pass feature_extractor= if the model was trained on other sounds.",
-        stacklevel=3,
+        "do_normalize=True). Pass feature_extractor= if the model was trained on other sounds."
     )
     return fix_feature_extractor(Wav2Vec2FeatureExtractor(sampling_rate=16000, do_normalize=True), ladder)
 

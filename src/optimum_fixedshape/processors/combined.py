@@ -85,6 +85,12 @@ def parts_of(processor: Any) -> dict[str, Any]:
     )
 
 
+def is_of_kind(processor: Any, kind: str) -> bool:
+    """Whether a processor can be the one of this kind; some image processors take clips."""
+    kinds = ("image_processor", kind) if kind == "video_processor" else (kind,)
+    return any(isinstance(processor, base) for each, base in _BASES if each in kinds)
+
+
 class FixedShapeCombination(FixedShapeProcessor):
     """Mixed into the user's class by `fix_processor`: a combination whose parts know the graph."""
 

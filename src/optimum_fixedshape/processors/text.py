@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from optimum_fixedshape.contract import SEQUENCE, ShapeLadder
-from optimum_fixedshape.errors import ProcessorError
+from optimum_fixedshape.errors import ProcessorError, warn
 from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
 from optimum_fixedshape.tasks import Overflow
 
@@ -148,7 +147,7 @@ def fix_tokenizer(
     fixed: FixedShapeTokenizer = fix(FixedShapeTokenizer, plain, ladder, _told_by(ladder, plain), **facts)
     if not exact_length and plain.special_tokens_map.get("pad_token") is None:
         instead = fixed.for_one_call({}).pad_token
-        warnings.warn(f"{type(fixed).__name__} has no pad token; padding with {instead!r}.", stacklevel=3)
+        warn(f"{type(fixed).__name__} has no pad token; padding with {instead!r}.")
     return fixed
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from . import tiny
+from . import tiny, zoo
 from .hub import LocalHub
 
 ROOT = Path(__file__).parents[1]
@@ -16,12 +16,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_of_a_page_runs(page, exported, tmp_path):
+def test_the_code_of_a_page_runs(page, exported, specimen, tmp_path):
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S))
     assert code
     repos = tmp_path / "repos"
     shutil.copytree(exported("text-classification").folder, repos / "my-org" / "bert-fixed")
     shutil.copytree(tiny.MINILM, repos / "sentence-transformers" / "all-MiniLM-L6-v2")
+    for name in ("vit", "clip", "wav2vec2"):
+        shutil.copytree(specimen(name).folder, repos / "my-org" / f"{name}-fixed")
+    for part in (zoo.original("vit"), zoo.processor("vit")):
+        part.save_pretrained(repos / "my-org" / "vit-torch")
     with LocalHub(repos) as hub:
         hub.run(code)
 

@@ -128,11 +128,15 @@ def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]
 
 
 def _processor_of(model_id: str | Path, hub_options: Mapping[str, Any]) -> Any:
-    try:
-        return transformers.AutoProcessor.from_pretrained(model_id, **hub_options)
-    except (OSError, ValueError) as error:
-        logger.warning("%s has no processor that could be saved with the graphs: %s", model_id, error)
-        return None
+    """The processor of a model: a combination where there is one, else what there is."""
+    reasons = []
+    for auto in ("AutoProcessor", "AutoTokenizer", "AutoImageProcessor", "AutoFeatureExtractor"):
+        try:
+            return getattr(transformers, auto).from_pretrained(model_id, **hub_options)
+        except Exception as error:  # transformers raises anything where files are missing
+            reasons.append(f"{auto}: {error}")
+    logger.warning("%s has no processor that could be saved with the graphs: %s", model_id, reasons[0])
+    return None
 
 
 def _graphs_in(folder: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -196,15 +197,16 @@ class AutoProcessor(transformers.AutoProcessor):  # type: ignore[misc]
         """
         source = source_of(model, hub_options(kwargs))
         kinds = kinds_of(source.ladder.largest)
-        apart = any(kind in kwargs for kind in kinds) or kinds == ("tokenizer",)
-        if not apart and isinstance(found := _processor_of(source, processor, kwargs), ProcessorMixin):
-            return fix_processor(found, source.ladder, overflow=overflow)
+        if not any(kind in kwargs for kind in kinds) and kinds != ("tokenizer",):
+            combination = _combination_of(source, processor, kwargs, is_needed=len(kinds) > 1)
+            if combination is not None:
+                return fix_processor(combination, source.ladder, overflow=overflow)
         if len(kinds) > 1:
             raise ProcessorError(
                 f"The graph takes {', '.join(source.ladder.largest.input_names)}, and needs a processor that combines "
                 f"{' and '.join(kinds)}, such as CLIPProcessor. Pass processor=, an object, a folder or a Hub repo id.",
                 expected="a combination of processors",
-                given=type(found).__name__,
+                given=type(processor).__name__,
             )
         (kind,) = kinds
         cuts = {"overflow": overflow} if kind in CUTTING else {}
@@ -247,8 +249,14 @@ def _load_video_processor(place: Any, **kwargs: Any) -> Any:
         return transformers.AutoImageProcessor.from_pretrained(place, **kwargs)
 
 
-def _processor_of(source: Source, given: Any, kwargs: dict[str, Any]) -> Any:
-    """What transformers' `AutoProcessor` finds: a combination or a single processor; None where nothing is there."""
-    if given is None and source.has_none("processor"):
-        return None
-    return plain_processor("processor", source, given, transformers.AutoProcessor.from_pretrained, kwargs)
+def _combination_of(source: Source, given: Any, kwargs: dict[str, Any], *, is_needed: bool) -> Any:
+    """The combination of processors that was given, or is saved with the model; None where there is none."""
+    is_place = given is None or isinstance(given, (str, Path))
+    if is_place and not (given is None and source.has_none("processor")):
+        try:
+            given = plain_processor("processor", source, given, transformers.AutoProcessor.from_pretrained, kwargs)
+        except ProcessorError:
+            # transformers looks for a combination by the model's type, also where one part of it is all there is.
+            if is_needed:
+                raise
+    return given if isinstance(given, ProcessorMixin) else None

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from optimum_fixedshape.contract import BATCH, IMAGES, SAMPLES, SEQUENCE, TEXTS, Axis, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import MissingInputError, ShapeMismatchError
-from optimum_fixedshape.fitting import Fill, collate, cut, fit, join, pad_id_of, prepare
+from optimum_fixedshape.fitting import Fill, collate, fit, pad_id_of, prepare
+from optimum_fixedshape.unfitting import cut, join
 
 CHOICES = "num_choices"
 

@@ -17,13 +17,13 @@ LAYERS = [
     ["contract"],
     ["roles"],
     ["fitting", "graph"],
-    ["windows", "padding"],
+    ["unfitting", "windows", "padding"],
     ["sessions", "runtime", "config", "hub", "repo", "tasks"],
     ["processors", "models"],
     ["pipelines", "export"],
 ]
 STRANGERS = {"processors", "models"}
-WITHOUT_TORCH = ["contract", "roles", "fitting", "graph.reader", "windows", "runtime"]
+WITHOUT_TORCH = ["contract", "roles", "fitting", "unfitting", "graph.reader", "windows", "runtime"]
 # A repo that has no graph yet is exported while it is loaded, which must not cost an import when it has one.
 UP_ON_PURPOSE = {("models.loading", "export.folder"), ("models.loading", "export.shapes")}
 

@@ -10,7 +10,8 @@ from optimum_fixedshape.tasks import find_task
 from . import zoo
 from .equality import assert_model_equals_original
 
-# SigLIP has no mask, and its tokenizer always pads; transformers' heads for speakers leave too few padded frames out, as they ignore dilation.
+# SigLIP has no mask, and its tokenizer always pads. transformers' heads for speakers ignore dilation where they count
+# frames, and so leave too few of the padded ones out.
 SEE_PADDING = ("siglip", "wav2vec2-xvector")
 
 

@@ -1,8 +1,8 @@
-"""Fit arrays to a rung, and undo it on the outputs. Pure functions on NumPy arrays.
+"""Fit arrays to a rung. Pure functions on NumPy arrays; `unfitting` undoes it on the outputs.
 
-`prepare` completes what the caller left out, `fit` pads and splits, `join` puts the pieces together again and
-`cut` removes the padding. A role decides how an axis is filled: rows and choices by repeating a real one, so that
-no slot ever sees an empty mask; tokens and samples by the fill value of their input.
+`prepare` completes what the caller left out, `fit` pads and splits. A role decides how an axis is filled: rows and
+choices by repeating a real one, so that no slot ever sees an empty mask; tokens and samples by the fill value of their
+input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .contract import BATCH, BATCHES, SAMPLES, SEQUENCE, Axis, Mismatch, ShapeContract, TensorSpec
+from .contract import BATCHES, SAMPLES, SEQUENCE, Mismatch, ShapeContract, TensorSpec
 from .errors import MissingInputError, ShapeMismatchError
 
 Array = npt.NDArray[Any]
@@ -133,45 +133,6 @@ def collate(
     }
 
 
-def join(pieces: Sequence[Sequence[Array]], spans: Sequence[Spans], rung: ShapeContract) -> list[Array]:
-    """Returns the outputs of several feeds as those of one, without the rows that were filled in.
-
-    Args:
-        pieces: For each feed the outputs of its run, in the graph's order.
-        spans: For each feed which rows it holds.
-        rung: The rung that ran.
-
-    Raises:
-        ShapeMismatchError: An output has no batch axis and differs between the feeds.
-    """
-    joined = []
-    for index, spec in enumerate(rung.outputs):
-        parts = [piece[index] for piece in pieces]
-        if spec.batch_role:
-            joined.append(_whole(parts, spans, spec))
-        elif all(_is_same(parts[0], part) for part in parts[1:]):
-            joined.append(parts[0])
-        else:
-            raise ShapeMismatchError(
-                f"Output {spec} has no axis known as the batch, and its value differs between the {len(parts)} runs "
-                f"that these rows need. Pass at most {rung.batch_size} rows, or say what its axes are: "
-                f"from_pretrained(..., roles={{{spec.name!r}: [...]}})."
-            )
-    return joined
-
-
-def cut(outputs: Sequence[Array], rung: ShapeContract, start: int, sizes: Mapping[str, int]) -> list[Array]:
-    """Returns one item's share of joined outputs: its rows, and each axis that follows an input cut to the item's size.
-
-    Args:
-        outputs: What `join` returned.
-        rung: The rung that ran.
-        start: The item's first row.
-        sizes: The item's own sizes, as `prepare` returned them.
-    """
-    return [_cut(array, spec, start, sizes) for array, spec in zip(outputs, rung.outputs, strict=True)]
-
-
 def _array(value: Any, spec: TensorSpec) -> Array:
     try:
         return np.asarray(value)
@@ -197,7 +158,8 @@ def _batched(specs: Iterable[TensorSpec]) -> Iterator[tuple[TensorSpec, int, str
             yield spec, spec.roles().index(role), role
 
 
-def _rows(array: Array, axis: int, start: int, stop: int) -> Array:
+def rows_between(array: Array, axis: int, start: int, stop: int) -> Array:
+    """Returns the part of an array from `start` to `stop` along `axis`."""
     return array[(slice(None),) * axis + (slice(start, stop),)]
 
 
@@ -288,48 +250,6 @@ def _slot(array: Array, spec: TensorSpec, spans: Spans, batch: Mapping[str, int]
     if role is None:
         return array
     axis, span = spec.roles().index(role), spans[role]
-    part = _rows(array, axis, span.start, span.stop)
+    part = rows_between(array, axis, span.start, span.stop)
     missing = batch[role] - part.shape[axis]
     return np.concatenate([part, np.repeat(part.take([-1], axis), missing, axis)], axis) if missing else part
-
-
-def _whole(parts: Sequence[Array], spans: Sequence[Spans], spec: TensorSpec) -> Array:
-    """The output of all rows: each part, without what was filled in, at the place of its rows."""
-    places = [tuple(span.get(role or "", slice(None)) for role in spec.roles()) for span in spans]
-    real = [
-        part[tuple(slice(0, place.stop and place.stop - place.start) for place in where)]
-        for part, where in zip(parts, places, strict=True)
-    ]
-    if len(parts) == 1:
-        return real[0]
-    size = {role: max(span[role].stop for span in spans) for role in spans[0]}
-    shape = [size.get(role or "", length) for role, length in zip(spec.roles(), parts[0].shape, strict=True)]
-    whole = np.empty(shape, parts[0].dtype)
-    for part, where in zip(real, places, strict=True):
-        whole[where] = part
-    return whole
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    is_number = isinstance(one, np.ndarray) and one.dtype.kind == "f"
-    return bool(np.array_equal(one, other, equal_nan=is_number))
-
-
-def _cut(array: Array, spec: TensorSpec, start: int, sizes: Mapping[str, int]) -> Array:
-    if spec.axes is None:
-        return array
-    share = array
-    for i, axis in enumerate(spec.axes):
-        if axis.role and axis.role in sizes:
-            share = _share(share, i, axis, start, sizes[axis.role])
-    return share if share.shape == array.shape else share.copy()
-
-
-def _share(array: Array, index: int, axis: Axis, start: int, size: int) -> Array:
-    if axis.role == BATCH:
-        return _rows(array, index, start, start + size)
-    length = axis.length_for(size)
-    real = _rows(array, index, 0, length)
-    if not axis.extra:
-        return real
-    return np.concatenate([real, _rows(array, index, array.shape[index] - axis.extra, array.shape[index])], index)

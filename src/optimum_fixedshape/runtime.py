@@ -15,9 +15,10 @@ import onnxruntime as ort
 
 from .contract import BATCH, BATCHES, SEQUENCE, ShapeLadder, rows_of
 from .errors import InputTooLongError
-from .fitting import Arrays, Fill, collate, cut, fit, join, prepare
+from .fitting import Arrays, Fill, collate, fit, prepare
 from .roles import with_shown_outputs
 from .sessions import SessionPool, contract_of_session
+from .unfitting import cut, join
 
 Target = tuple[tuple[str, int], ...]
 

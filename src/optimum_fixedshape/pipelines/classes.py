@@ -16,6 +16,7 @@ from . import question_answering
 from .base import FixedShapePipeline, StandIn
 from .sound import SoundPipeline, SpeechPipeline
 from .towers import PairsPipeline
+from .vision import ClipPipeline, ImagePipeline
 
 
 class TextClassificationPipeline(FixedShapePipeline, transformers.TextClassificationPipeline):  # type: ignore[misc]
@@ -83,37 +84,38 @@ class ZeroShotClassificationPipeline(FixedShapePipeline, transformers.ZeroShotCl
         return super()._parse_and_tokenize(sequence_pairs, **kwargs)
 
 
-class ImageClassificationPipeline(FixedShapePipeline, transformers.ImageClassificationPipeline):  # type: ignore[misc]
+class ImageClassificationPipeline(ImagePipeline, transformers.ImageClassificationPipeline):  # type: ignore[misc]
     """transformers' `ImageClassificationPipeline` on a fixed graph."""
 
     fixed_task = "image-classification"
 
 
-class ObjectDetectionPipeline(FixedShapePipeline, transformers.ObjectDetectionPipeline):  # type: ignore[misc]
+class ObjectDetectionPipeline(ImagePipeline, transformers.ObjectDetectionPipeline):  # type: ignore[misc]
     """transformers' `ObjectDetectionPipeline` on a fixed graph: boxes are those of the image as it came."""
 
     fixed_task = "object-detection"
 
 
-class ImageSegmentationPipeline(FixedShapePipeline, transformers.ImageSegmentationPipeline):  # type: ignore[misc]
+class ImageSegmentationPipeline(ImagePipeline, transformers.ImageSegmentationPipeline):  # type: ignore[misc]
     """transformers' `ImageSegmentationPipeline` on a fixed graph: masks are of the size of the image as it came."""
 
     fixed_task = "image-segmentation"
 
 
-class DepthEstimationPipeline(FixedShapePipeline, transformers.DepthEstimationPipeline):  # type: ignore[misc]
+class DepthEstimationPipeline(ImagePipeline, transformers.DepthEstimationPipeline):  # type: ignore[misc]
     """transformers' `DepthEstimationPipeline` on a fixed graph: depth is of the size of the image as it came."""
 
     fixed_task = "depth-estimation"
 
 
-class ImageFeatureExtractionPipeline(FixedShapePipeline, transformers.ImageFeatureExtractionPipeline):  # type: ignore[misc]
+class ImageFeatureExtractionPipeline(ImagePipeline, transformers.ImageFeatureExtractionPipeline):  # type: ignore[misc]
     """transformers' `ImageFeatureExtractionPipeline` on a fixed graph."""
 
     fixed_task = "image-feature-extraction"
 
 
 class ZeroShotImageClassificationPipeline(
+    ImagePipeline,
     PairsPipeline,
     transformers.ZeroShotImageClassificationPipeline,  # type: ignore[misc]
 ):
@@ -144,13 +146,13 @@ class AutomaticSpeechRecognitionPipeline(SpeechPipeline, transformers.AutomaticS
     fixed_task = "automatic-speech-recognition"
 
 
-class VideoClassificationPipeline(FixedShapePipeline, transformers.VideoClassificationPipeline):  # type: ignore[misc]
+class VideoClassificationPipeline(ClipPipeline, transformers.VideoClassificationPipeline):  # type: ignore[misc]
     """transformers' `VideoClassificationPipeline` on a fixed graph."""
 
     fixed_task = "video-classification"
 
 
-class DocumentQuestionAnsweringPipeline(FixedShapePipeline, transformers.DocumentQuestionAnsweringPipeline):  # type: ignore[misc]
+class DocumentQuestionAnsweringPipeline(ImagePipeline, transformers.DocumentQuestionAnsweringPipeline):  # type: ignore[misc]
     """transformers' `DocumentQuestionAnsweringPipeline` on a fixed graph, which may also take the page's pixels."""
 
     fixed_task = "document-question-answering"

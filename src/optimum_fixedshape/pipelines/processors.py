@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optimum_fixedshape.contract import ShapeContract, ShapeLadder
-from optimum_fixedshape.errors import ProcessorError
-from optimum_fixedshape.processors.combined import CUTTING, FIXES
+from optimum_fixedshape.errors import ProcessorError, UnsupportedTaskError
+from optimum_fixedshape.processors.combined import CUTTING, FIXES, ROLES
 from optimum_fixedshape.processors.fixed import FixedShapeProcessor
 from optimum_fixedshape.roles import HEIGHT
 from optimum_fixedshape.tasks import Overflow, Task
@@ -17,7 +17,15 @@ Given = Mapping[str, Any]
 
 
 def needed_processors(row: Task, contract: ShapeContract) -> tuple[str, ...]:
-    """Returns the kinds of processors that pipelines of the task need for this graph."""
+    """Returns the kinds of processors that pipelines of the task need for this graph.
+
+    Raises:
+        UnsupportedTaskError: The graph takes something else than the task reads.
+    """
+    known = {kind for kind, roles in ROLES.items() if any(role in contract.sizes for role in roles)}
+    if known.isdisjoint(row.processors) and known:
+        taken = ", ".join(map(str, contract.inputs))
+        raise UnsupportedTaskError(f"The task {row.name} does not go with a graph that takes {taken}.", task=row.name)
     return tuple(kind for kind in row.processors if kind != "image_processor" or HEIGHT in contract.sizes)
 
 

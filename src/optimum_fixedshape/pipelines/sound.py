@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optimum_fixedshape.contract import SAMPLES
+from optimum_fixedshape.errors import InputTooLongError
 from optimum_fixedshape.processors.sounds import load_sound
 
 from .base import FixedShapePipeline
@@ -46,6 +47,15 @@ class SpeechPipeline(FixedShapePipeline):
         rate = self.feature_extractor.sampling_rate
         samples = load_sound(inputs, rate)
         limit = self.model.ladder.limit(SAMPLES)
+        if limit is not None and chunk_length_s * rate > limit:
+            asked = round(chunk_length_s * rate)
+            raise InputTooLongError(
+                f"chunk_length_s={chunk_length_s} asks for windows of {asked} samples, and the largest rung holds "
+                f"{limit}. Leave it out, or pass at most {limit / rate}.",
+                size=asked,
+                limit=limit,
+                axis=SAMPLES,
+            )
         if not chunk_length_s and limit is not None and len(samples) > limit and self.overflow == "window":
             frame = getattr(self.model.config, "inputs_to_logits_ratio", 1)
             chunk_length_s = limit // frame * frame / rate
@@ -56,3 +66,6 @@ class SpeechPipeline(FixedShapePipeline):
             heard = {"raw": samples, "sampling_rate": rate, "stride": scaled}
         base: Any = super()
         yield from base.preprocess(heard, chunk_length_s, stride_length_s)
+
+    def _windows(self, inputs: Mapping[str, Any]) -> None:
+        """`preprocess` has cut already, so that words are not torn."""

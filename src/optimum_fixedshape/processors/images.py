@@ -31,13 +31,13 @@ def load_images(images: Any, channels: int) -> list[Any]:
     return [load_image(image, channels) for image in _several(images)]
 
 
-def load_image(image: Any, channels: int) -> Any:
-    """Returns one image; see `load_images`."""
+def load_image(image: Any, channels: int, *, timeout: float | None = None) -> Any:
+    """Returns one image; see `load_images`. `timeout` is how many seconds to wait for a URL."""
     if hasattr(image, "detach"):
         image = image.detach().cpu().numpy()
     if isinstance(image, np.ndarray):
         return _array(image, channels)
-    upright = _opened(image)
+    upright = _opened(image, timeout)
     if not upright.width or not upright.height:
         raise _invalid(image, "it has no pixels")
     # As an array with its one channel: transformers 4.57 takes no images without channels.
@@ -54,7 +54,7 @@ def _several(images: Any) -> Iterable[Any]:
     return images
 
 
-def _opened(image: Any) -> Any:
+def _opened(image: Any, timeout: float | None) -> Any:
     try:
         import PIL.Image
         from transformers.image_utils import load_image as opened
@@ -66,7 +66,7 @@ def _opened(image: Any) -> Any:
     try:
         if isinstance(image, PIL.Image.Image) and image.mode.startswith("I"):
             image = PIL.Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        return opened(str(image) if isinstance(image, Path) else image)
+        return opened(str(image) if isinstance(image, Path) else image, timeout=timeout)
     except (OSError, SyntaxError, TypeError, ValueError) as error:  # Pillow's parsers raise any of these
         raise _invalid(image, f"{error}") from error
 

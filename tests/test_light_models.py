@@ -10,7 +10,8 @@ import pytest
 
 from optimum_fixedshape import read_contract
 from optimum_fixedshape.contract import ShapeContract, ShapeLadder
-from optimum_fixedshape.processors.image import default_image_processor, fix_image_processor
+from optimum_fixedshape.processors.canvas import default_image_processor
+from optimum_fixedshape.processors.image import fix_image_processor
 
 from .pictures import picture
 

@@ -12,9 +12,10 @@ from optimum_fixedshape.errors import ProcessorError
 from optimum_fixedshape.tasks import Overflow
 
 from .audio import FixedShapeFeatureExtractor, default_feature_extractor, fix_feature_extractor
+from .canvas import default_image_processor
 from .combined import CUTTING, ROLES, fix_processor, kinds_of
 from .finding import Source, fixed_ladder, hub_options, plain_processor, source_of
-from .image import FixedShapeImageProcessor, default_image_processor, fix_image_processor
+from .image import FixedShapeImageProcessor, fix_image_processor
 from .text import FixedShapeTokenizer, fix_tokenizer
 from .video import FixedShapeVideoProcessor, fix_video_processor
 

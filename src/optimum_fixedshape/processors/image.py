@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -13,77 +11,19 @@ import numpy as np
 from transformers import BaseImageProcessor, BatchFeature
 
 from optimum_fixedshape.contract import ShapeLadder, TensorSpec
-from optimum_fixedshape.errors import ProcessorError, ShapeMismatchError
+from optimum_fixedshape.errors import ProcessorError
 from optimum_fixedshape.fitting import Array, Feed, Fill, fit, prepare
-from optimum_fixedshape.roles import CHANNELS, HEIGHT, PATCHES, WIDTH
+from optimum_fixedshape.roles import PATCHES
 
+from .canvas import Canvas, canvas_of, mismatch
 from .fixed import FixedShapeProcessor, fix, named_arguments
 from .image_results import on_the_original
-from .image_sizes import Size, keeps_proportions, smaller, told_sizes
+from .image_sizes import Size, crops_by_itself, keeps_proportions, smaller, told_sizes
 from .images import load_images
 
 _ROWS_OF_A_FREE_BATCH = 32
 _MASK = "pixel_mask"
 _PATCHES = ("max_num_patches", "max_patches")
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """What a graph takes for an image.
-
-    Attributes:
-        name: The input.
-        height: Pixels, or None where the graph takes any number.
-        width: Likewise.
-        channels: 3 where the graph takes any number.
-        is_channels_last: Whether the graph wants ``(height, width, channels)``.
-        dtype: The NumPy name of the type of its values.
-        has_mask: Whether the graph takes a ``pixel_mask``.
-    """
-
-    name: str
-    height: int | None
-    width: int | None
-    channels: int
-    is_channels_last: bool
-    dtype: str
-    has_mask: bool
-
-    @property
-    def size(self) -> Size | None:
-        """Height and width, where the graph fixes both."""
-        return (self.height, self.width) if self.height and self.width else None
-
-
-def canvas_of(ladder: ShapeLadder) -> Canvas:
-    """Returns what the largest rung takes for an image.
-
-    Raises:
-        ProcessorError: It takes no image, or several.
-    """
-    contract = ladder.largest
-    found = [spec for spec in contract.inputs if spec.axis_of(HEIGHT) is not None and spec.name != _MASK]
-    if len(found) != 1:
-        taken = ", ".join(str(spec) for spec in found or contract.inputs)
-        what = "several images" if found else "no image"
-        raise ProcessorError(
-            f"The graph takes {what}: {taken}. Say which axes stand for what: from_model takes the contract that "
-            "read_contract(path, roles={...}) gives, and a role of None says that an axis is something else.",
-            expected="one image",
-            given=taken,
-        )
-    (spec,) = found
-    sizes = dict(zip(spec.roles(), (axis.size for axis in spec.axes or ()), strict=True))
-    last = spec.axis_of(CHANNELS) == len(spec.axes or ()) - 1
-    return Canvas(
-        spec.name,
-        sizes[HEIGHT],
-        sizes[WIDTH],
-        sizes.get(CHANNELS) or 3,
-        last,
-        spec.dtype,
-        _MASK in contract.input_names,
-    )
 
 
 class FixedShapeImageProcessor(FixedShapeProcessor):
@@ -133,15 +73,9 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
             raise ProcessorError("There are no images to process.", expected="an image", given="nothing")
         made = self._letterboxed(loaded, call) if self._letterboxes and canvas.size else self._resized(loaded, call)
         ready = {canvas.name: [self._to_graph(pixels) for pixels in made.pop("pixel_values")], **made}
-        as_lists = BatchFeature(data=ready)
-        return (
-            as_lists
-            if tensors is None
-            else BatchFeature(
-                data={name: np.stack(rows) if _are_arrays(rows) else rows for name, rows in ready.items()},
-                tensor_type=tensors,
-            )
-        )
+        if tensors is not None:
+            ready = {name: np.stack(rows) if _are_arrays(rows) else rows for name, rows in ready.items()}
+        return BatchFeature(data=ready, tensor_type=tensors)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings of the processor as transformers made it."""
@@ -187,9 +121,7 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
 
     def _resized(self, images: list[Any], call: dict[str, Any]) -> dict[str, Any]:
         made = dict(self._plain(images, {**call, "return_tensors": None}))
-        crops = (
-            getattr(self, "crop_pct", None) is not None and self.do_resize and not {"size", "do_resize"} & call.keys()
-        )
+        crops = crops_by_itself(self) and self.do_resize and call.keys().isdisjoint({"size", "do_resize"})
         size = self.canvas.size if self.canvas and crops else None
         pixels = [np.asarray(each) for each in made["pixel_values"]]
         return {**made, "pixel_values": [_middle(each, size) for each in pixels] if size else pixels}
@@ -203,7 +135,7 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
         for pixels, _ in contents:
             height, width = pixels.shape[-2:]
             if height > canvas[0] or width > canvas[1]:
-                raise _mismatch(self.canvas, pixels)
+                raise mismatch(self.canvas, pixels)
             missing = ((0, 0), (0, canvas[0] - height), (0, canvas[1] - width))
             rows["pixel_values"].append(np.pad(pixels, missing))
             rows[_MASK].append(np.pad(np.ones((height, width), np.int64), missing[1:]))
@@ -237,7 +169,7 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
         assert self.canvas is not None
         canvas = self.canvas
         if (canvas.size and pixels.shape[-2:] != canvas.size) or pixels.shape[0] != canvas.channels:
-            raise _mismatch(canvas, pixels)
+            raise mismatch(canvas, pixels)
         if canvas.dtype == "uint8":
             pixels = np.clip(np.rint(pixels), 0, 255)
         laid_out = np.ascontiguousarray(np.moveaxis(pixels, 0, -1)) if canvas.is_channels_last else pixels
@@ -271,33 +203,6 @@ def fix_image_processor(image_processor: Any, ladder: ShapeLadder) -> FixedShape
     letterboxes = keeps_proportions(plain) and getattr(plain, "do_resize", True) is not False
     told = told_sizes(plain, *canvas.size) if canvas.size and not letterboxes else {}
     return _fixed(plain, ladder, told | _told_of_values(plain, canvas), canvas=canvas, _letterboxes=letterboxes)
-
-
-def default_image_processor(ladder: ShapeLadder) -> Any:
-    """Returns the plain image processor of most models trained on ImageNet, for a graph that nobody saved one with.
-
-    A warning says what it does: it resizes the shortest edge to 8/7 of the graph's, crops the middle, scales to 0..1
-    and normalizes with ImageNet's mean and standard deviation; graphs of uint8 get plain bytes.
-
-    Raises:
-        ProcessorError: The graph takes no image, or several.
-    """
-    import transformers
-
-    canvas = canvas_of(ladder)
-    height, width = canvas.size or (224, 224)
-    name = "BitImageProcessor"
-    make: Any = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
-    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    edge = round(max(height, width) * 256 / 224)
-    values = "plain bytes" if canvas.dtype == "uint8" else f"scaled to 0..1, mean {mean}, standard deviation {std}"
-    warnings.warn(
-        f"No image processor was saved with this graph. Its images get the usual settings of models trained on "
-        f"ImageNet: shortest edge {edge}, the middle {height} x {width}, {values}. Pass image_processor= for others.",
-        stacklevel=3,
-    )
-    crop = {"height": height, "width": width}
-    return make(size={"shortest_edge": edge}, crop_size=crop, image_mean=mean, image_std=std)
 
 
 def _fixed(plain: Any, ladder: ShapeLadder, told: dict[str, Any], **facts: Any) -> FixedShapeImageProcessor:
@@ -341,12 +246,3 @@ def _middle(pixels: Array, size: Size) -> Array:
 
 def _are_arrays(rows: Any) -> bool:
     return all(isinstance(row, np.ndarray) for row in rows)
-
-
-def _mismatch(canvas: Canvas, pixels: Array) -> ShapeMismatchError:
-    wanted = f"{canvas.channels} x {canvas.height} x {canvas.width}"
-    given = " x ".join(map(str, pixels.shape))
-    return ShapeMismatchError(
-        f"The image came out as {given} (channels, height, width), and the graph takes {wanted}. Leave size=, "
-        "crop_size= and do_resize= to the graph."
-    )

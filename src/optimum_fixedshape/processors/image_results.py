@@ -8,6 +8,8 @@ from typing import Any
 
 from optimum_fixedshape.fitting import Array
 
+from .fixed import named_arguments
+
 _MAPS = ("logits", "pred_masks", "masks_queries_logits", "predicted_depth")
 _BOXES = "pred_boxes"
 
@@ -20,17 +22,16 @@ def on_the_original(read: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(read)
-    def method(processor: Any, outputs: Any, *args: Any, target_sizes: Any = None, **kwargs: Any) -> Any:
-        sizes = [tuple(int(edge) for edge in size) for size in target_sizes] if target_sizes is not None else []
-        contents = [processor.content_size(*size) for size in sizes]
+    def method(processor: Any, *args: Any, **kwargs: Any) -> Any:
+        call = named_arguments(read, args, kwargs)
+        targets: Any = call.get("target_sizes")
+        contents = [processor.content_size(*map(int, size)) for size in ([] if targets is None else targets)]
         if not any(contents):
-            return read(
-                processor, outputs, *args, **kwargs, **({} if target_sizes is None else {"target_sizes": target_sizes})
-            )
-        results = []
+            return read(processor, **call)
+        outputs, results = call["outputs"], []
         for index, content in enumerate(contents):
             share = _share(outputs, index, content, processor.canvas)
-            results += read(processor, share, *args, target_sizes=target_sizes[index : index + 1], **kwargs)
+            results += read(processor, **{**call, "outputs": share, "target_sizes": targets[index : index + 1]})
         return results
 
     return method

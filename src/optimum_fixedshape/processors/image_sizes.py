@@ -19,7 +19,7 @@ def told_sizes(plain: Any, height: int, width: int) -> dict[str, Any]:
     size = size_of(plain, "size")
     if getattr(plain, "do_center_crop", False) and (crop := size_of(plain, "crop_size")):
         told = {"size": _before_crop(size, crop, height, width), "crop_size": exact}
-    elif _crops_by_itself(plain):
+    elif crops_by_itself(plain):
         told = {"size": {"shortest_edge": max(height, width)}}
     elif size:
         told = {"size": exact}
@@ -33,7 +33,7 @@ def keeps_proportions(plain: Any) -> bool:
     size = size_of(plain, "size")
     if getattr(plain, "keep_aspect_ratio", False) or not getattr(plain, "do_resize", True) or not size:
         return True
-    if getattr(plain, "do_center_crop", False) or _crops_by_itself(plain):
+    if getattr(plain, "do_center_crop", False) or crops_by_itself(plain):
         return False
     return not size.keys() >= {"height", "width"}
 
@@ -52,8 +52,8 @@ def smaller(content: Size, canvas: Size) -> Size:
     return max(int(content[0] * share), 1), max(int(content[1] * share), 1)
 
 
-def _crops_by_itself(plain: Any) -> bool:
-    """ConvNeXt's rule: below 384 pixels it cuts a square out of a larger image, of a size that nobody sets."""
+def crops_by_itself(plain: Any) -> bool:
+    """Whether a processor has ConvNeXt's rule: below 384 pixels it cuts a square out of a larger image."""
     return getattr(plain, "crop_pct", None) is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,7 @@ def _several(images: Any) -> Iterable[Any]:
         return [images]
     if hasattr(images, "ndim"):
         return images if images.ndim == 4 else [images]
-    if not isinstance(images, Iterable):
-        raise _invalid(images, "it is neither a path, a URL, a PIL image nor an array")
-    return images
+    return images if isinstance(images, Iterable) else [images]
 
 
 def _opened(image: Any, timeout: float | None) -> Any:
@@ -63,12 +62,26 @@ def _opened(image: Any, timeout: float | None) -> Any:
             'Reading images needs Pillow, which is not installed: pip install "optimum-fixedshape[vision]"',
             extra="vision",
         ) from error
+    if not isinstance(image, (str, Path, PIL.Image.Image)):
+        raise _invalid(image, "it is neither a path, a URL, a PIL image nor an array")
     try:
-        if isinstance(image, PIL.Image.Image) and image.mode.startswith("I"):
-            image = PIL.Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        return opened(str(image) if isinstance(image, Path) else image, timeout=timeout)
+        if isinstance(image, PIL.Image.Image):
+            return opened(_of_eight_bits(image))
+        if os.path.isfile(image):
+            with PIL.Image.open(image) as file:
+                return opened(_of_eight_bits(file))
+        return opened(str(image), timeout=timeout)
     except (OSError, SyntaxError, TypeError, ValueError) as error:  # Pillow's parsers raise any of these
         raise _invalid(image, f"{error}") from error
+
+
+def _of_eight_bits(image: Any) -> Any:
+    """The image, or where it has 16 bits for a pixel, the upper eight: Pillow would clip them."""
+    if not image.mode.startswith("I"):
+        return image
+    import PIL.Image
+
+    return PIL.Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def _array(image: Array, channels: int) -> Array:

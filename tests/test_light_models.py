@@ -8,10 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from optimum_fixedshape import read_contract
-from optimum_fixedshape.contract import ShapeContract, ShapeLadder
-from optimum_fixedshape.processors.canvas import default_image_processor
-from optimum_fixedshape.processors.image import fix_image_processor
+from optimum_fixedshape import AutoImageProcessor
 
 from .pictures import picture
 
@@ -24,12 +21,10 @@ def test_all_are_there() -> None:
 
 @pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)
 def test_feeds_go_straight_into_a_session(path: Path) -> None:
-    contract = read_contract(path)
-    assert isinstance(contract, ShapeContract)
-    ladder = ShapeLadder((contract,))
-    with pytest.warns(UserWarning, match="ImageNet"):
-        plain = default_image_processor(ladder)
-    (feed,) = fix_image_processor(plain, ladder).feeds(picture())
+    with pytest.warns(UserWarning, match="ImageNet: shortest edge 256, the middle 224 x 224") as said:
+        processor = AutoImageProcessor.from_model(path)
+    assert [warning.filename for warning in said] == [__file__]
+    (feed,) = processor.feeds(picture())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     outputs = onnxruntime.InferenceSession(str(path), options).run(None, feed.arrays)

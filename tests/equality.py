@@ -10,7 +10,8 @@ import numpy as np
 import PIL.Image
 import torch
 
-from optimum_fixedshape.contract import BATCHES, SAMPLES, SEQUENCE, ShapeLadder
+from optimum_fixedshape.contract import BATCHES, SAMPLES, SEQUENCE
+from optimum_fixedshape.ladder import ShapeLadder
 
 TOLERANCE = 1e-4
 

@@ -8,7 +8,8 @@ import numpy as np
 import transformers
 from PIL import Image
 
-from optimum_fixedshape.contract import Axis, ShapeContract, ShapeLadder, TensorSpec
+from optimum_fixedshape.contract import Axis, ShapeContract, TensorSpec
+from optimum_fixedshape.ladder import ShapeLadder
 
 IMAGE = ("batch_size", "num_channels", "height", "width")
 CHANNELS_LAST = ("batch_size", "height", "width", "num_channels")

@@ -7,7 +7,8 @@ import threading
 
 import numpy as np
 
-from optimum_fixedshape.contract import Axis, ShapeContract, ShapeLadder, TensorSpec
+from optimum_fixedshape.contract import Axis, ShapeContract, TensorSpec
+from optimum_fixedshape.ladder import ShapeLadder
 
 RATE = 16000
 

@@ -13,9 +13,10 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from optimum_fixedshape.contract import Axis, Mismatch, ShapeContract, ShapeLadder, TensorSpec
+from optimum_fixedshape.contract import Axis, Mismatch, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import FixedShapeError, ShapeMismatchError
 from optimum_fixedshape.graph.reader import read_contract
+from optimum_fixedshape.ladder import ShapeLadder
 
 BATCH = Axis(1, None, "batch_size", "standard name")
 FREE_BATCH = Axis(None, "batch", "batch_size", "standard name")

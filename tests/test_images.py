@@ -12,8 +12,9 @@ import PIL.Image
 import pytest
 import torch
 
-from optimum_fixedshape.contract import Axis, ShapeContract, ShapeLadder, TensorSpec
+from optimum_fixedshape.contract import Axis, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import InvalidInputError, ProcessorError
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.processors.image import fix_image_processor
 from optimum_fixedshape.processors.images import load_images
 

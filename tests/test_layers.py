@@ -15,6 +15,7 @@ SOURCE = Path(optimum_fixedshape.__file__).parent
 LAYERS = [
     ["errors", "_compat"],
     ["contract"],
+    ["ladder"],
     ["roles"],
     ["fitting", "graph"],
     ["unfitting", "windows", "padding"],
@@ -23,7 +24,7 @@ LAYERS = [
     ["pipelines", "export"],
 ]
 STRANGERS = {"processors", "models"}
-WITHOUT_TORCH = ["contract", "roles", "fitting", "unfitting", "graph.reader", "windows", "runtime"]
+WITHOUT_TORCH = ["contract", "ladder", "roles", "fitting", "unfitting", "graph.reader", "windows", "runtime"]
 # A repo that has no graph yet is exported while it is loaded, which must not cost an import when it has one.
 UP_ON_PURPOSE = {("models.loading", "export.folder"), ("models.loading", "export.shapes")}
 

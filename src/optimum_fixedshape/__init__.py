@@ -55,7 +55,7 @@ _HOMES = {
     "ORTModelForZeroShotAudioClassification": "models.classes:ORTModelForZeroShotAudioClassification",
     "ORTModelForZeroShotImageClassification": "models.classes:ORTModelForZeroShotImageClassification",
     "ShapeContract": "contract:ShapeContract",
-    "ShapeLadder": "contract:ShapeLadder",
+    "ShapeLadder": "ladder:ShapeLadder",
     "export_model": "export.folder:export_model",
     "pipeline": "pipelines.factory:pipeline",
     "read_contract": "graph.reader:read_contract",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .contract import SAMPLES, SEQUENCE, ShapeLadder
+from .contract import SAMPLES, SEQUENCE
+from .ladder import ShapeLadder
 
 ALWAYS_PADDED = frozenset({"siglip", "siglip2"})
 """Models that were trained to see padding: their tokenizers give no mask, and always pad to the same length."""

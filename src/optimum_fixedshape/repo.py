@@ -13,10 +13,11 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 from .config import CONFIG_NAME, FixedShapeConfig
-from .contract import ShapeContract, ShapeLadder
+from .contract import ShapeContract
 from .errors import GraphNotFoundError, ShapeMismatchError
 from .graph.reader import read_contract
 from .hub import HubOptions, HubRepo
+from .ladder import ShapeLadder
 from .sessions import check_files
 
 MAIN_GRAPH = "model.onnx"

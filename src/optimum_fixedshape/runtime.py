@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from .contract import BATCH, BATCHES, SEQUENCE, ShapeLadder, rows_of
+from .contract import BATCH, BATCHES, SEQUENCE
 from .errors import InputTooLongError
 from .fitting import Arrays, Fill, collate, fit, prepare
+from .ladder import ShapeLadder, rows_of
 from .roles import with_shown_outputs
 from .sessions import SessionPool, contract_of_session
 from .unfitting import cut, join

@@ -16,11 +16,12 @@ import transformers
 from tqdm.auto import tqdm
 
 from optimum_fixedshape.config import FixedShapeConfig, made_folder
-from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeLadder
+from optimum_fixedshape.contract import BATCH, SEQUENCE
 from optimum_fixedshape.errors import InvalidModelError, UnsupportedTaskError
 from optimum_fixedshape.fitting import Fill, pad_id_of
 from optimum_fixedshape.graph.reader import read_contract
 from optimum_fixedshape.graph.weights import save_rungs
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.repo import MAIN_GRAPH, Sizes
 from optimum_fixedshape.roles import BOXES
 from optimum_fixedshape.runtime import Runtime

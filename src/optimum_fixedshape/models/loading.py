@@ -12,9 +12,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, ClassVar, Self
 
-from optimum_fixedshape.contract import ShapeContract, ShapeLadder
+from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.errors import GraphNotFoundError, warn
 from optimum_fixedshape.hub import HubOptions
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.padding import audio_padding_matters, text_padding_matters
 from optimum_fixedshape.repo import Graphs, Roles, Sizes, find_graphs, holds_torch_model
 from optimum_fixedshape.runtime import Runtime

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from optimum_fixedshape.contract import ShapeContract, ShapeLadder, Steps
+from optimum_fixedshape.contract import ShapeContract, Steps
 from optimum_fixedshape.fitting import Fill, pad_id_of
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import with_frames
 from optimum_fixedshape.runtime import RungStats, Runtime
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from optimum_fixedshape.contract import ShapeContract, ShapeLadder
+from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.errors import ProcessorError, UnsupportedTaskError
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.processors.combined import CUTTING, FIXES, ROLES
 from optimum_fixedshape.processors.fixed import FixedShapeProcessor
 from optimum_fixedshape.roles import HEIGHT

@@ -11,9 +11,10 @@ import numpy as np
 from transformers import BatchFeature, Wav2Vec2FeatureExtractor
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
-from optimum_fixedshape.contract import SAMPLES, ShapeLadder
+from optimum_fixedshape.contract import SAMPLES
 from optimum_fixedshape.errors import InputTooLongError, ProcessorError, warn
 from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import MEL, MEL_FRAMES
 from optimum_fixedshape.tasks import Overflow
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from optimum_fixedshape.contract import ShapeLadder
 from optimum_fixedshape.errors import ProcessorError, ShapeMismatchError, warn
 from optimum_fixedshape.fitting import Array
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import CHANNELS, HEIGHT, WIDTH
 
 from .image_sizes import Size

@@ -10,9 +10,10 @@ from transformers import BaseImageProcessor, FeatureExtractionMixin, PreTrainedT
 from transformers.processing_utils import ProcessorMixin
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from optimum_fixedshape.contract import SAMPLES, SEQUENCE, ShapeContract, ShapeLadder
+from optimum_fixedshape.contract import SAMPLES, SEQUENCE, ShapeContract
 from optimum_fixedshape.errors import ProcessorError
 from optimum_fixedshape.fitting import Feed, Fill, fit, pad_id_of, prepare
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import FRAMES, HEIGHT, MEL_FRAMES, PATCHES
 from optimum_fixedshape.tasks import Overflow
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import BatchEncoding
 from transformers.utils import PaddingStrategy
 
-from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeLadder
+from optimum_fixedshape.contract import BATCH, SEQUENCE
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.runtime import check_length
 
 from .rows import Row, cut_row, in_graph_dtypes, is_single, join_rows, pad_row, row_lengths, rows_of, size_of

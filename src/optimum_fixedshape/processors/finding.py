@@ -9,9 +9,10 @@ from typing import Any
 
 import onnxruntime
 
-from optimum_fixedshape.contract import ShapeContract, ShapeLadder
+from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError
 from optimum_fixedshape.hub import HubOptions
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.repo import peek_ladder
 from optimum_fixedshape.sessions import contract_of_session
 

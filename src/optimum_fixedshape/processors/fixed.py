@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from optimum_fixedshape.contract import ShapeLadder
+from optimum_fixedshape.ladder import ShapeLadder
 
 
 class FixedShapeProcessor:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from transformers import BaseImageProcessor, BatchFeature
 
-from optimum_fixedshape.contract import ShapeLadder, TensorSpec
+from optimum_fixedshape.contract import TensorSpec
 from optimum_fixedshape.errors import ProcessorError
 from optimum_fixedshape.fitting import Array, Feed, Fill, fit, prepare
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import PATCHES
 
 from .canvas import Canvas, canvas_of, mismatch

@@ -8,9 +8,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from optimum_fixedshape.contract import SEQUENCE, ShapeLadder
+from optimum_fixedshape.contract import SEQUENCE
 from optimum_fixedshape.errors import ProcessorError, warn
 from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.tasks import Overflow
 
 from .backends import Backends, for_one_call, own_copy

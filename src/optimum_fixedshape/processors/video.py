@@ -13,9 +13,10 @@ from transformers import BaseImageProcessor, BatchFeature
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from optimum_fixedshape.contract import Mismatch, ShapeContract, ShapeLadder, TensorSpec
+from optimum_fixedshape.contract import Mismatch, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import ProcessorError, ShapeMismatchError
 from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
+from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import CHANNELS, FRAMES, HEIGHT, WIDTH
 
 from .clips import invalid, is_clip, is_file, sample_clip

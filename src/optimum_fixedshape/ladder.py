@@ -1,0 +1,100 @@
+"""Ladders: several rungs of one model, and which of them an item goes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from .contract import BATCH, BATCHES, ShapeContract
+from .errors import ShapeMismatchError
+
+
+@dataclass(frozen=True)
+class ShapeLadder:
+    """Several rungs of one model, cheapest choice first.
+
+    Attributes:
+        rungs: One contract for each shape. All take the same inputs and give the same outputs.
+    """
+
+    rungs: tuple[ShapeContract, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rungs:
+            raise ValueError("A ladder needs at least one rung.")
+        first = self.rungs[0]
+        for rung in self.rungs[1:]:
+            if (rung.input_names, rung.output_names) != (first.input_names, first.output_names):
+                raise ShapeMismatchError(
+                    f"The rungs are not of one model: {first.path} has {first.input_names} -> {first.output_names}, "
+                    f"{rung.path} has {rung.input_names} -> {rung.output_names}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.rungs)
+
+    @cached_property
+    def largest(self) -> ShapeContract:
+        """The rung that takes the longest items, and among those the most rows."""
+        return max(self.rungs, key=lambda rung: [_room(size) for _, size in sorted(_item_sizes(rung))] + [_rows(rung)])
+
+    @cached_property
+    def shares_runs(self) -> bool:
+        """Whether rows of several items can go into one run: every input and output counts the same rows."""
+        return all(spec.axis_of(BATCH) is not None for spec in (*self.largest.inputs, *self.largest.outputs))
+
+    def limit(self, role: str) -> int | None:
+        """The largest size along `role` that any rung takes, or None where there is no limit."""
+        sizes = [rung.sizes.get(role) for rung in self.rungs]
+        fixed = [size for size in sizes if size is not None]
+        return max(fixed) if len(fixed) == len(sizes) else None
+
+    def holding(self, sizes: Mapping[str, int]) -> list[int]:
+        """Indices of the rungs that hold one item of these sizes; the number of rows is no limit."""
+        return [
+            index
+            for index, rung in enumerate(self.rungs)
+            if all(_room(rung.sizes.get(role)) >= size for role, size in sizes.items() if role not in BATCHES)
+        ]
+
+    def choose(self, sizes: Mapping[str, int]) -> int:
+        """Returns the index of the rung that computes the fewest elements for rows of these sizes.
+
+        Where two rungs tie, the one that needs fewer runs wins.
+
+        Args:
+            sizes: Rows and the size of one row, by role.
+
+        Raises:
+            ValueError: No rung holds an item of these sizes.
+        """
+
+        def cost(index: int) -> tuple[int, int]:
+            rung, runs, computed = self.rungs[index], 1, 1
+            for role, size in sizes.items():
+                least = rung.sizes.get(role) or max(size, 1)
+                pieces = -(-max(size, 1) // least) if role in BATCHES else 1
+                runs *= pieces
+                computed *= pieces * least
+            return computed, runs
+
+        return min(self.holding(sizes), key=cost)
+
+
+def rows_of(sizes: Mapping[str, int]) -> int:
+    """Returns how many rows of output these sizes ask for: with two towers one for each pair."""
+    return math.prod(size for role, size in sizes.items() if role in BATCHES)
+
+
+def _room(size: int | None) -> float:
+    return float("inf") if size is None else size
+
+
+def _rows(rung: ShapeContract) -> float:
+    return math.prod(_room(size) for role, size in rung.sizes.items() if role in BATCHES)
+
+
+def _item_sizes(rung: ShapeContract) -> Iterable[tuple[str, int | None]]:
+    return ((role, size) for role, size in rung.sizes.items() if role not in BATCHES)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import DepthEstimatorOutput, SemanticSegmenterOutput
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerForUniversalSegmentationOutput
 
 from optimum_fixedshape.processors.image import fix_image_processor
 
@@ -127,3 +128,49 @@ def test_without_target_sizes_results_are_relative():
     processor, plain = fixed("Yolos", **KEEPS), zoo.image_processor("Yolos", **KEEPS)
     outputs = answer([[0.5, 0.5, 0.2, 0.2]])
     assert_same(processor.post_process_object_detection(outputs), plain.post_process_object_detection(outputs))
+
+
+def test_outputs_with_fields_of_a_pipeline():
+    processor, targets = fixed("Yolos", **KEEPS), torch.tensor([[40, 60]])
+    outputs = answer([[0.5, 0.5, 0.2, 0.2]])
+    added = type(outputs)({"target_size": targets, **outputs})
+    expected = processor.post_process_object_detection(outputs, 0.5, targets)
+    assert_same(processor.post_process_object_detection(added, 0.5, targets), expected)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_as_many_sizes_as_images(count):
+    with pytest.raises(ValueError, match="as many target sizes"):
+        fixed("Yolos", **KEEPS).post_process_object_detection(answer([[0.5] * 4] * 2), 0.5, [(40, 60)] * count)
+
+
+@pytest.mark.parametrize("what", ["instance", "panoptic", "semantic"])
+def test_masks_are_those_of_the_image(what):
+    """Three queries, one for each stripe of the image, and padding that all of them claim."""
+    processor = fixed("Mask2Former", **KEEPS)
+    sizes = SIZES[:4]
+    masks = torch.full((len(sizes), 3, HEIGHT, WIDTH), 9.0)
+    for mask, size in zip(masks, sizes, strict=True):
+        height, width = content_of(processor, size)
+        stripes = torch.from_numpy(np.eye(3, dtype=np.float32)[pattern(height, width)])
+        mask[:, :height, :width] = stripes.permute(2, 0, 1) * 18 - 9
+    classes = (torch.eye(3, 4) * 30 - 15).expand(len(sizes), 3, 4)
+    outputs = Mask2FormerForUniversalSegmentationOutput(class_queries_logits=classes, masks_queries_logits=masks)
+    read = getattr(processor, f"post_process_{what}_segmentation")
+    found = read(outputs, target_sizes=[size[::-1] for size in sizes])
+    assert len(found) == len(sizes)
+    for result, (width, height) in zip(found, sizes, strict=True):
+        labelled = labels_of(result)
+        assert tuple(labelled.shape) == (height, width)
+        middle = labelled[height // 2]
+        assert [int(middle[int(width * share)]) for share in (0.1, 0.5, 0.9)] == [0, 1, 2]
+        assert int(labelled[-1, -1]) == 2
+
+
+def labels_of(result):
+    if isinstance(result, torch.Tensor):
+        return result
+    labelled = torch.full(result["segmentation"].shape, -1)
+    for segment in result["segments_info"]:
+        labelled[result["segmentation"] == segment["id"]] = segment["label_id"]
+    return labelled

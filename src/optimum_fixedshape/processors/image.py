@@ -24,6 +24,7 @@ from .images import load_images
 
 _ROWS_OF_A_FREE_BATCH = 32
 _MASK = "pixel_mask"
+_SIZE_ONLY = {"do_rescale": False, "do_normalize": False}
 _PATCHES = ("max_num_patches", "max_patches")
 
 
@@ -40,7 +41,7 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
     canvas: Canvas | None
     do_resize: bool
     _letterboxes: bool
-    _added = FixedShapeProcessor._added | {"canvas", "_letterboxes", "_content_sizes"}
+    _added = FixedShapeProcessor._added | {"canvas", "_letterboxes"}
 
     @staticmethod
     def facts_of(plain: type) -> dict[str, Any]:
@@ -107,12 +108,9 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
         """Returns how much of the graph's height and width an image of this size covers; None where it is all."""
         if not self._letterboxes or self.canvas is None or self.canvas.size is None:
             return None
-        sizes = self.__dict__.setdefault("_content_sizes", {})
-        if (height, width) not in sizes:
-            blank = np.zeros((height, width, self.canvas.channels), np.uint8)
-            sizes[height, width] = self._content(blank, {})[0].shape[-2:]
-        found: Size = sizes[height, width]
-        return found
+        blank = np.zeros((int(height), int(width), self.canvas.channels), np.uint8)
+        covered: Size = self._content(blank, _SIZE_ONLY)[0].shape[-2:]
+        return covered
 
     def _plain(self, images: list[Any], call: dict[str, Any]) -> Any:
         base: Any = super()

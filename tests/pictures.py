@@ -47,3 +47,9 @@ def processor(name: str, **settings: Any) -> Any:
 
 def _spec(name: str, dtype: str, roles: tuple[str, ...], sizes: dict[str, int]) -> TensorSpec:
     return TensorSpec(name, dtype, tuple(Axis(sizes[role], role=role) for role in roles))
+
+
+def patches(name: str, count: int, values: int) -> ShapeLadder:
+    """Returns the one-rung ladder of a graph that takes an image in patches."""
+    axes = (Axis(1, role="batch_size"), Axis(count, role="num_patches"), Axis(values))
+    return ShapeLadder((ShapeContract((TensorSpec(name, "float32", axes),), ()),))

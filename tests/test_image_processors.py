@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optimum_fixedshape.errors import ProcessorError, ShapeMismatchError
+from optimum_fixedshape.errors import InvalidInputError, ProcessorError, ShapeMismatchError
 from optimum_fixedshape.processors.image import fix_image_processor
 
-from .pictures import CHANNELS_LAST, ladder, picture, processor
+from .pictures import CHANNELS_LAST, ladder, patches, picture, processor
 
 
 def edges(height: int, width: int) -> dict[str, int]:
@@ -135,3 +135,29 @@ def test_size_of_the_call_contradicts_the_graph(edge: int) -> None:
 def test_not_an_image_processor() -> None:
     with pytest.raises(ProcessorError):
         fix_image_processor("ViT", ladder(32, 48))
+
+
+PATCHES = [
+    ("Siglip2ImageProcessor", "max_num_patches", "pixel_values", 768),
+    ("Pix2StructImageProcessor", "max_patches", "flattened_patches", 770),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "taken", "values"), PATCHES)
+def test_patches_are_counted_as_when_told_by_hand(
+    name: str, setting: str, taken: str, values: int, tmp_path: Any
+) -> None:
+    plain = processor(name)
+    fixed: Any = fix_image_processor(plain, patches(taken, 64, values))
+    expected = processor(name, **{setting: 64})(picture(), return_tensors="np")
+    picture().save(tmp_path / "picture.png")
+    for image in (picture(), tmp_path / "picture.png"):
+        made = fixed(image, return_tensors="np")
+        assert made[taken].shape == (1, 64, values)
+        for key, value in expected.items():
+            np.testing.assert_array_equal(made[key], value)
+    (feed,) = fixed.feeds(picture())
+    np.testing.assert_array_equal(feed.arrays[taken], expected[taken])
+    assert getattr(fixed.plain(), setting) == getattr(plain, setting) != 64
+    with pytest.raises(InvalidInputError, match=r"nowhere\.png"):
+        fixed("nowhere.png")

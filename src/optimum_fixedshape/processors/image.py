@@ -68,11 +68,11 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
         call = named_arguments(self._plain_class.preprocess, (images, *args), kwargs)
         tensors = call.pop("return_tensors", None)
         canvas = self.canvas
-        if canvas is None:
-            return self._plain(call.pop("images"), {**call, "return_tensors": tensors})
-        loaded = load_images(call.pop("images"), canvas.channels)
+        loaded = load_images(call.pop("images"), canvas.channels if canvas else 3)
         if not loaded:
             raise ProcessorError("There are no images to process.", expected="an image", given="nothing")
+        if canvas is None:
+            return self._plain(loaded, {**call, "return_tensors": tensors})
         made = self._letterboxed(loaded, call) if self._letterboxes and canvas.size else self._resized(loaded, call)
         ready = {canvas.name: [self._to_graph(pixels) for pixels in made.pop("pixel_values")], **made}
         if tensors is not None:

@@ -272,3 +272,12 @@ def test_ladder_prefers_a_free_rung_where_it_wastes_least():
 def test_ladder_has_no_choice_for_what_no_rung_holds():
     with pytest.raises(ValueError):  # noqa: PT011 - the caller, who knows the item, says what is wrong
         ShapeLadder((rung(1, 16),)).choose({"sequence_length": 17})
+
+
+def test_of_sizes_that_nothing_fills_only_the_largest_counts():
+    def image(batch, edge):
+        axes = (Axis(batch, role="batch_size"), Axis(edge, role="height"), Axis(edge, role="width"))
+        return ShapeContract((TensorSpec("pixel_values", "float32", axes),), ())
+
+    ladder = ShapeLadder((image(1, 8), image(1, 16), image(4, 16)))
+    assert [ladder.choose({"batch_size": rows}) for rows in (1, 4)] == [1, 2]

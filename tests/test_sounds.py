@@ -83,7 +83,9 @@ def test_what_is_no_sound(tmp_path):
 def test_without_the_extra(tmp_path, monkeypatch, package, rate):
     path = write_sound(tmp_path / "sound.wav", SHORT, rate)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=r'needs so\w+: pip install "optimum-fixedshape\[audio\]"') as info:
+    with pytest.raises(
+        MissingExtraError, match=r'needs so\w+, which is not installed: pip install "optimum-fixedshape\[audio\]"'
+    ) as info:
         load_sound(path, RATE)
     assert info.value.extra == "audio"
     assert len(load_sound(SHORT, RATE)) == 3000

@@ -176,7 +176,9 @@ def test_copies_and_threads_agree(plain):
 
 
 def test_what_is_no_match():
-    with pytest.raises(ProcessorError, match="A video processor of transformers is needed, or an image processor"):
+    with pytest.raises(
+        ProcessorError, match="A video processor, or an image processor that takes clips,"
+    ):
         fix_video_processor(transformers.Wav2Vec2FeatureExtractor(), clips_ladder())
     with pytest.raises(ProcessorError, match="This graph takes no clips"):
         fix_video_processor(VIDEOMAE(), waves(4000))
@@ -214,6 +216,8 @@ def test_what_is_no_clip(tmp_path):
 def test_without_the_extra(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.mp4", CLIP)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtraError, match=r'needs av: pip install "optimum-fixedshape\[video\]"'):
+    with pytest.raises(
+        MissingExtraError, match=r'needs av, which is not installed: pip install "optimum-fixedshape\[video\]"'
+    ):
         load_clip(path)
     assert load_clip(CLIP) is not None

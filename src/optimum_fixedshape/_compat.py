@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from typing import Any
+
+from .errors import MissingExtraError
 
 
 def has_optimum_onnx() -> bool:
@@ -55,3 +58,23 @@ def outage_errors() -> tuple[type[Exception], ...]:
         if importlib.util.find_spec(library):
             found.append(getattr(importlib.import_module(library), error))
     return tuple(found)
+
+
+def imported(package: str, extra: str, what: str) -> Any:
+    """Returns a module of an optional dependency.
+
+    Args:
+        package: The module's name.
+        extra: The extra of this package that installs it.
+        what: What needs it, for the message.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.partition(".")[0]
+        raise MissingExtraError(
+            f'{what} needs {name}, which is not installed: pip install "optimum-fixedshape[{extra}]"', extra=extra
+        ) from error

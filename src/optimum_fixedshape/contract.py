@@ -24,6 +24,11 @@ IMAGES, TEXTS, SOUNDS = "image_batch_size", "text_batch_size", "audio_batch_size
 BATCHES = frozenset({BATCH, IMAGES, TEXTS, SOUNDS})
 """Roles that count rows. Models with two towers have one for each tower."""
 
+REPEATED = BATCHES | {"num_choices"}
+PADDED = frozenset({SEQUENCE, SAMPLES})
+FILLED = REPEATED | PADDED
+"""Roles whose axes may be smaller than the graph's; every other fixed axis must match exactly."""
+
 Steps = tuple[tuple[int, int], ...]
 """Convolutions without padding, one after the other: kernel and stride of each."""
 

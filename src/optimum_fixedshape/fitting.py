@@ -15,16 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .contract import BATCHES, SAMPLES, SEQUENCE, Mismatch, ShapeContract, TensorSpec
+from .contract import BATCHES, FILLED, REPEATED, Mismatch, ShapeContract, TensorSpec
 from .errors import MissingInputError, ShapeMismatchError
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
-
-_REPEATED = BATCHES | {"num_choices"}
-_PADDED = frozenset({SEQUENCE, SAMPLES})
-FILLED = _REPEATED | _PADDED
-"""Roles whose axes may be smaller than the graph's; every other fixed axis must match exactly."""
 
 _UNKNOWN = -1
 
@@ -234,7 +229,7 @@ def _padded(array: Array, spec: TensorSpec, fill: Fill, sizes: Mapping[str, int]
         missing = 0 if size is None else size - array.shape[i]
         if missing <= 0 or axis.role in BATCHES:
             continue
-        if axis.role in _REPEATED:
+        if axis.role in REPEATED:
             array = np.concatenate([array, np.repeat(array.take([-1], i), missing, i)], i)
         elif spec.name == "position_ids":
             ahead = np.arange(1, missing + 1, dtype=array.dtype)

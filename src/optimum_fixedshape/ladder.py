@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from .contract import BATCH, BATCHES, ShapeContract
+from .contract import BATCH, BATCHES, FILLED, ShapeContract
 from .errors import ShapeMismatchError
 
 
@@ -52,11 +52,16 @@ class ShapeLadder:
         return max(fixed) if len(fixed) == len(sizes) else None
 
     def holding(self, sizes: Mapping[str, int]) -> list[int]:
-        """Indices of the rungs that hold one item of these sizes; the number of rows is no limit."""
+        """Indices of the rungs that hold one item of these sizes; the number of rows is no limit.
+
+        Of rungs that differ in what nothing can fill, such as the height of an image, only the largest counts.
+        """
+        exact = {role: size for role, size in self.largest.sizes.items() if role not in FILLED}
         return [
             index
             for index, rung in enumerate(self.rungs)
             if all(_room(rung.sizes.get(role)) >= size for role, size in sizes.items() if role not in BATCHES)
+            and all(rung.sizes.get(role) == size for role, size in exact.items())
         ]
 
     def choose(self, sizes: Mapping[str, int]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,16 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 
 from optimum_fixedshape.contract import SAMPLES
 from optimum_fixedshape.errors import InputTooLongError, ProcessorError, warn
-from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
+from optimum_fixedshape.fitting import Feed
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import MEL, MEL_FRAMES
 from optimum_fixedshape.tasks import Overflow
 
-from .fixed import FixedShapeProcessor, fix, named_arguments
+from .fixed import FixedShapeProcessor, check_kind, check_overflow, feeds_of, fix, named_arguments
 from .graph_sounds import Heard, Lengths, SoundInputs, sound_inputs_of
 from .sounds import Samples, is_sound, load_sound
 from .spectrograms import rebuilt, spectrogram_of, take_tables
 
-_ROWS_OF_A_FREE_BATCH = 32
 _UNPADDED = (False, "do_not_pad")
 _STANDARD = ("longest", "max_length", "do_not_pad", "longest_first")
 _LENGTHS = ("padding", "truncation", "max_length", "pad_to_multiple_of", "return_attention_mask")
@@ -85,16 +83,11 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
         Raises:
             InputTooLongError: As when called.
         """
-        remaining = iter(_many(items))
-        largest = self.ladder.largest
-        rows = largest.sizes.get(self._inputs.sound.batch_role or "") or _ROWS_OF_A_FREE_BATCH
-        for first in count(step=rows):
-            if not (chunk := list(islice(remaining, rows))):
-                return
-            call = {"padding": True, **kwargs, "raw_speech": chunk, "return_tensors": "np"}
-            arrays, sizes = prepare(self._extract(call, first), largest)
-            rung = self.ladder.rungs[self.ladder.choose(sizes)] if SAMPLES in sizes else largest
-            yield from fit(arrays, rung, Fill())
+
+        def make(chunk: list[Any], first: int) -> Any:
+            return self._extract({"padding": True, **kwargs, "raw_speech": chunk, "return_tensors": "np"}, first)
+
+        yield from feeds_of(_many(items), make, self.ladder, self._inputs.sound.batch_role)
 
     def plain(self) -> Any:
         """Returns the extractor as transformers made it, without the graph's shapes."""
@@ -235,14 +228,8 @@ def fix_feature_extractor(
         ProcessorError: `plain` is no feature extractor, or makes what the graph does not take.
         ValueError: `overflow` is unknown.
     """
-    if not isinstance(plain, SequenceFeatureExtractor):
-        raise ProcessorError(
-            f"A feature extractor of transformers is needed, got {type(plain).__name__}.",
-            expected="SequenceFeatureExtractor",
-            given=type(plain).__name__,
-        )
-    if overflow not in ("error", "truncate", "window"):
-        raise ValueError(f"overflow must be 'error', 'truncate' or 'window', got {overflow!r}.")
+    check_kind(plain, SequenceFeatureExtractor, "A feature extractor")
+    check_overflow(overflow)
     own = plain.plain() if isinstance(plain, FixedShapeFeatureExtractor) else copy.deepcopy(plain)
     inputs = sound_inputs_of(ladder.largest)
     kind = spectrogram_of(own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -11,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from optimum_fixedshape.errors import InvalidInputError, MissingExtraError
+from optimum_fixedshape._compat import imported
+from optimum_fixedshape.errors import InvalidInputError
 
 from .sounds import read_bytes, shown
 
@@ -96,7 +96,7 @@ def _channels_last(array: Any, item: Any) -> Any:
 def _frame(frame: Any, item: Any) -> Any:
     """A frame as an array with its channels last."""
     if isinstance(frame, (str, PathLike)):
-        image = _imported("PIL.Image", "vision")
+        image = imported("PIL.Image", "vision", "Reading image files")
         try:
             with image.open(frame) as opened:
                 return np.asarray(opened.convert("RGB"))
@@ -133,7 +133,7 @@ def _from_file(item: Any, rule: Rule) -> Frames:
 @contextmanager
 def _opened(item: Any) -> Iterator[tuple[Any, Callable[[], Iterator[Any]]]]:
     """The first stream of pictures, and what decodes it from its start."""
-    av = _imported("av", "video")
+    av = imported("av", "video", "Reading video files")
     try:
         with av.open(read_bytes(item)) as container:
             stream = next(iter(container.streams.video), None)
@@ -147,14 +147,3 @@ def _opened(item: Any) -> Iterator[tuple[Any, Callable[[], Iterator[Any]]]]:
             yield stream, decoded
     except (OSError, av.error.FFmpegError) as error:
         raise invalid(item, f"it cannot be read: {error}") from error
-
-
-def _imported(package: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Reading {'video files' if extra == 'video' else 'image files'} needs {package.split('.')[0]}: "
-            f'pip install "optimum-fixedshape[{extra}]". Arrays of frames work without it.',
-            extra=extra,
-        ) from error

@@ -5,10 +5,16 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count, islice
+from typing import Any, ClassVar, get_args
 
+from optimum_fixedshape.errors import ProcessorError
+from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
 from optimum_fixedshape.ladder import ShapeLadder
+from optimum_fixedshape.tasks import Overflow
+
+_ROWS_OF_A_FREE_BATCH = 32
 
 
 class FixedShapeProcessor:
@@ -75,6 +81,52 @@ def fix(
     for name, value in told.items():
         setattr(fixed, name, copy.copy(value))
     return fixed
+
+
+def check_kind(processor: Any, base: type, name: str) -> None:
+    """Raises an error if a processor is not of the class that is needed.
+
+    Raises:
+        ProcessorError: It is not.
+    """
+    if not isinstance(processor, base):
+        given = type(processor).__name__
+        raise ProcessorError(f"{name} of transformers is needed, got {given}.", expected=base.__name__, given=given)
+
+
+def check_overflow(overflow: Any) -> None:
+    """Raises an error if `overflow` is no policy.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if overflow not in get_args(Overflow):
+        raise ValueError(f"overflow must be 'error', 'truncate' or 'window', got {overflow!r}.")
+
+
+def feeds_of(
+    items: Iterable[Any],
+    make: Callable[[list[Any], int], Any],
+    ladder: ShapeLadder,
+    batch_role: str | None,
+    fill: Callable[[], Fill] = Fill,
+) -> Iterator[Feed]:
+    """Yields feeds for a bare session that together hold all items, in order, read as needed.
+
+    Args:
+        items: Any number.
+        make: The graph's inputs for some of them, the first of which has this place among all.
+        ladder: The graph's contracts.
+        batch_role: What the graph calls the rows of these items.
+        fill: What stands in the padded places.
+    """
+    remaining = iter(items)
+    rows = ladder.largest.sizes.get(batch_role or "") or _ROWS_OF_A_FREE_BATCH
+    for first in count(step=rows):
+        if not (chunk := list(islice(remaining, rows))):
+            return
+        arrays, sizes = prepare(make(chunk, first), ladder.largest)
+        yield from fit(arrays, ladder.rungs[ladder.choose(sizes)], fill())
 
 
 def named_arguments(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from transformers import BaseImageProcessor, BatchFeature
 
-from optimum_fixedshape.contract import TensorSpec
+from optimum_fixedshape.contract import BATCH, TensorSpec
 from optimum_fixedshape.errors import ProcessorError
-from optimum_fixedshape.fitting import Array, Feed, Fill, fit, prepare
+from optimum_fixedshape.fitting import Array, Feed
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import PATCHES
 
 from .canvas import Canvas, canvas_of, mismatch
-from .fixed import FixedShapeProcessor, fix, named_arguments
+from .fixed import FixedShapeProcessor, check_kind, feeds_of, fix, named_arguments
 from .image_results import on_the_original
 from .image_sizes import Size, crops_by_itself, keeps_proportions, smaller, told_sizes
 from .images import load_images
 
-_ROWS_OF_A_FREE_BATCH = 32
 _MASK = "pixel_mask"
 _SIZE_ONLY = {"do_rescale": False, "do_normalize": False}
 _PATCHES = ("max_num_patches", "max_patches")
@@ -96,13 +94,13 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
             **kwargs: As for a call.
         """
         is_single = isinstance(items, str) or not isinstance(items, Iterable) or getattr(items, "ndim", 4) < 4
-        remaining = iter([items] if is_single or hasattr(items, "convert") else items)
-        contract = self.ladder.largest
-        role = contract.input(self.canvas.name).batch_role if self.canvas else None
-        rows = contract.sizes.get(role or "") or _ROWS_OF_A_FREE_BATCH
-        while chunk := list(islice(remaining, rows)):
-            arrays, sizes = prepare(self(chunk, **{**kwargs, "return_tensors": "np"}), contract)
-            yield from fit(arrays, self.ladder.rungs[self.ladder.choose(sizes)], Fill())
+        several = [items] if is_single or hasattr(items, "convert") else items
+        role = self.ladder.largest.input(self.canvas.name).batch_role if self.canvas else BATCH
+
+        def make(chunk: list[Any], first: int) -> Any:
+            return self(chunk, **{**kwargs, "return_tensors": "np"})
+
+        yield from feeds_of(several, make, self.ladder, role)
 
     def content_size(self, height: int, width: int) -> Size | None:
         """Returns how much of the graph's height and width an image of this size covers; None where it is all."""
@@ -185,12 +183,7 @@ def fix_image_processor(image_processor: Any, ladder: ShapeLadder) -> FixedShape
     Raises:
         ProcessorError: `image_processor` is not one of transformers', or the graph takes no image, or several.
     """
-    if not isinstance(image_processor, BaseImageProcessor):
-        raise ProcessorError(
-            f"An image processor of transformers is needed, got {type(image_processor).__name__}.",
-            expected="BaseImageProcessor",
-            given=type(image_processor).__name__,
-        )
+    check_kind(image_processor, BaseImageProcessor, "An image processor")
     is_fixed = isinstance(image_processor, FixedShapeProcessor)
     plain = image_processor.plain() if is_fixed else copy.deepcopy(image_processor)
     patches = _patches_of(ladder)

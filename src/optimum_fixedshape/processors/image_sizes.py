@@ -58,11 +58,13 @@ def crops_by_itself(plain: Any) -> bool:
 
 
 def _before_crop(size: dict[str, int], crop: dict[str, int], height: int, width: int) -> dict[str, int]:
-    if (crop["height"], crop["width"]) == (height, width):
+    square = crop.get("shortest_edge", 0)  # BridgeTower's word for the edge of a square
+    crop_height, crop_width = crop.get("height", square), crop.get("width", square)
+    if (crop_height, crop_width) == (height, width):
         return size
     if edge := size.get("shortest_edge"):
-        return {"shortest_edge": round(edge * max(height / crop["height"], width / crop["width"]))}
+        return {"shortest_edge": round(edge * max(height / crop_height, width / crop_width))}
     return {
-        "height": round(size["height"] * height / crop["height"]),
-        "width": round(size["width"] * width / crop["width"]),
+        "height": round(size["height"] * height / crop_height),
+        "width": round(size["width"] * width / crop_width),
     }

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from optimum_fixedshape.errors import InvalidInputError, MissingExtraError
+from optimum_fixedshape._compat import imported
+from optimum_fixedshape.errors import InvalidInputError
 from optimum_fixedshape.fitting import Array
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
@@ -54,21 +55,16 @@ def _several(images: Any) -> Iterable[Any]:
 
 
 def _opened(image: Any, timeout: float | None) -> Any:
-    try:
-        import PIL.Image
-        from transformers.image_utils import load_image as opened
-    except ImportError as error:
-        raise MissingExtraError(
-            'Reading images needs Pillow, which is not installed: pip install "optimum-fixedshape[vision]"',
-            extra="vision",
-        ) from error
-    if not isinstance(image, (str, Path, PIL.Image.Image)):
+    pillow = imported("PIL.Image", "vision", "Reading images")
+    from transformers.image_utils import load_image as opened
+
+    if not isinstance(image, (str, Path, pillow.Image)):
         raise _invalid(image, "it is neither a path, a URL, a PIL image nor an array")
     try:
-        if isinstance(image, PIL.Image.Image):
+        if isinstance(image, pillow.Image):
             return opened(_of_eight_bits(image))
         if os.path.isfile(image):
-            with PIL.Image.open(image) as file:
+            with pillow.open(image) as file:
                 return opened(_of_eight_bits(file))
         return opened(str(image), timeout=timeout)
     except (OSError, SyntaxError, TypeError, ValueError) as error:  # Pillow's parsers raise any of these
@@ -79,9 +75,9 @@ def _of_eight_bits(image: Any) -> Any:
     """The image, or where it has 16 bits for a pixel, the upper eight: Pillow would clip them."""
     if not image.mode.startswith("I"):
         return image
-    import PIL.Image
-
-    return PIL.Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return imported("PIL.Image", "vision", "Reading images").fromarray(
+        (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    )
 
 
 def _array(image: Array, channels: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import numbers
 import re
@@ -13,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from optimum_fixedshape.errors import InvalidInputError, MissingExtraError
+from optimum_fixedshape._compat import imported
+from optimum_fixedshape.errors import InvalidInputError
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 
@@ -120,7 +120,7 @@ def _checked_rate(item: Any, rate: Any) -> int:
 
 
 def _read_file(item: Any) -> tuple[Any, int]:
-    soundfile = _imported("soundfile", "Reading a sound file")
+    soundfile = imported("soundfile", "audio", "Reading a sound file")
     try:
         with soundfile.SoundFile(read_bytes(item)) as file:
             promised = max(file.frames, _stated_frames(file))
@@ -166,7 +166,7 @@ def _mono(samples: Samples, item: Any) -> Samples:
 
 
 def _resampled(samples: Samples, rate: int, wanted: int, item: Any) -> Samples:
-    soxr = _imported("soxr", f"Resampling from {rate} to {wanted} Hz")
+    soxr = imported("soxr", "audio", f"Resampling from {rate} to {wanted} Hz")
     resampled: Samples = soxr.resample(samples, rate, wanted)
     if not resampled.size:
         raise _invalid(item, f"its {len(samples)} samples at {rate} Hz are none at {wanted} Hz")
@@ -175,14 +175,3 @@ def _resampled(samples: Samples, rate: int, wanted: int, item: Any) -> Samples:
 
 def _invalid(item: Any, problem: str) -> InvalidInputError:
     return InvalidInputError(f"Not a sound that can be used: {shown(item)}: {problem}.", item=shown(item))
-
-
-def _imported(package: str, what: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(
-            f'{what} needs {package}: pip install "optimum-fixedshape[audio]". '
-            "Arrays at the feature extractor's own rate work without it.",
-            extra="audio",
-        ) from error

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count, islice
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from optimum_fixedshape.contract import SEQUENCE
-from optimum_fixedshape.errors import ProcessorError, warn
-from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
+from optimum_fixedshape.contract import BATCH, SEQUENCE
+from optimum_fixedshape.errors import warn
+from optimum_fixedshape.fitting import Feed, Fill
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.tasks import Overflow
 
 from .backends import Backends, for_one_call, own_copy
 from .encoding import encode, pad
-from .fixed import FixedShapeProcessor, fix, named_arguments
-
-_ROWS_OF_A_FREE_BATCH = 32
+from .fixed import FixedShapeProcessor, check_kind, check_overflow, feeds_of, fix, named_arguments
 
 
 class FixedShapeTokenizer(FixedShapeProcessor):
@@ -81,15 +78,15 @@ class FixedShapeTokenizer(FixedShapeProcessor):
             InputTooLongError: As when called.
         """
         call = {"padding": True, "return_tensors": "np"} | ({"truncation": False} if self.overflow == "window" else {})
-        remaining = iter([items] if isinstance(items, str) else items)
-        rows = self.ladder.largest.batch_size or _ROWS_OF_A_FREE_BATCH
-        for first in count(step=rows):
-            if not (chunk := list(islice(remaining, rows))):
-                return
-            arrays, sizes = prepare(encode(self, {**call, **kwargs, "text": chunk}, first), self.ladder.largest)
-            rung = self.ladder.rungs[self.ladder.choose(sizes)]
+
+        def make(chunk: list[Any], first: int) -> Any:
+            return encode(self, {**call, **kwargs, "text": chunk}, first)
+
+        def fill() -> Fill:
             plain = self.for_one_call({})
-            yield from fit(arrays, rung, Fill(plain.pad_token_id, plain.pad_token_type_id))
+            return Fill(plain.pad_token_id, plain.pad_token_type_id)
+
+        yield from feeds_of([items] if isinstance(items, str) else items, make, self.ladder, BATCH, fill)
 
     @staticmethod
     def facts_of(plain: type) -> dict[str, Any]:
@@ -135,14 +132,8 @@ def fix_tokenizer(
         ProcessorError: `tokenizer` is not one of transformers'.
         ValueError: `overflow` is unknown.
     """
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise ProcessorError(
-            f"A tokenizer of transformers is needed, got {type(tokenizer).__name__}.",
-            expected="PreTrainedTokenizerBase",
-            given=type(tokenizer).__name__,
-        )
-    if overflow not in ("error", "truncate", "window"):
-        raise ValueError(f"overflow must be 'error', 'truncate' or 'window', got {overflow!r}.")
+    check_kind(tokenizer, PreTrainedTokenizerBase, "A tokenizer")
+    check_overflow(overflow)
     plain = tokenizer.plain() if isinstance(tokenizer, FixedShapeTokenizer) else own_copy(tokenizer)
     facts = {"overflow": overflow, "exact_length": exact_length, "_backends": Backends()}
     fixed: FixedShapeTokenizer = fix(FixedShapeTokenizer, plain, ladder, _told_by(ladder, plain), **facts)

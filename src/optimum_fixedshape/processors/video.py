@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,18 @@ from transformers.video_utils import VideoMetadata
 
 from optimum_fixedshape.contract import Mismatch, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import ProcessorError, ShapeMismatchError
-from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
+from optimum_fixedshape.fitting import Feed
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import CHANNELS, FRAMES, HEIGHT, WIDTH
 
 from .clips import invalid, is_clip, is_file, sample_clip
-from .fixed import FixedShapeProcessor, fix, named_arguments
+from .fixed import FixedShapeProcessor, check_kind, feeds_of, fix, named_arguments
 from .image_sizes import told_sizes
 
 Array = npt.NDArray[Any]
 
 _LAYOUT = (FRAMES, CHANNELS, HEIGHT, WIDTH)
 _SET_BY_THE_GRAPH = ("num_frames", "fps", "do_sample_frames", "video_metadata", "return_metadata", "data_format")
-_ROWS_OF_A_FREE_BATCH = 8
 
 
 class FixedShapeVideoProcessor(FixedShapeProcessor):
@@ -83,14 +81,11 @@ class FixedShapeVideoProcessor(FixedShapeProcessor):
         Raises:
             InvalidInputError: As when called.
         """
-        remaining = iter(_many(items))
-        largest = self.ladder.largest
-        rows = largest.sizes.get(self._pixels.batch_role or "") or _ROWS_OF_A_FREE_BATCH
-        for _ in count():
-            if not (chunk := list(islice(remaining, rows))):
-                return
-            arrays, _sizes = prepare(self(chunk, **kwargs, return_tensors="np"), largest)
-            yield from fit(arrays, largest, Fill())
+
+        def make(chunk: list[Any], first: int) -> Any:
+            return self(chunk, **kwargs, return_tensors="np")
+
+        yield from feeds_of(_many(items), make, self.ladder, self._pixels.batch_role)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the attributes of the plain processor, as `save_pretrained` writes them."""
@@ -145,13 +140,7 @@ def fix_video_processor(plain: Any, ladder: ShapeLadder) -> FixedShapeVideoProce
     Raises:
         ProcessorError: `plain` is neither, cannot be told the size, or the graph takes no clips.
     """
-    if not isinstance(plain, (BaseVideoProcessor, BaseImageProcessor)):
-        raise ProcessorError(
-            "A video processor of transformers is needed, or an image processor that takes clips, got "
-            f"{type(plain).__name__}.",
-            expected="BaseVideoProcessor",
-            given=type(plain).__name__,
-        )
+    check_kind(plain, BaseImageProcessor, "A video processor, or an image processor that takes clips,")
     own = plain.plain() if isinstance(plain, FixedShapeProcessor) else copy.deepcopy(plain)
     pixels = _pixels_of(ladder.largest)
     height, width = (_size_of(pixels, role) for role in (HEIGHT, WIDTH))

@@ -17,7 +17,7 @@ from optimum_fixedshape.errors import (
     UnsupportedTaskError,
 )
 
-from .test_zoo_pipelines import LABELS, PAGE, picture, tone, write_clip
+from .test_zoo_pipelines import LABELS, picture, tone, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,3 @@ def test_a_task_that_reads_something_else(specimen):
     for task, name in (("text-classification", "vit"), ("image-classification", "ast"), ("fill-mask", "videomae")):
         with pytest.raises(UnsupportedTaskError, match=f"The task {task} does not go with a graph that takes"):
             pipeline(task, model=specimen(name).folder)
-
-
-def test_pages_with_pixels(pipes):
-    """transformers' own pipeline cannot hand LayoutLMv3 its pixels; an answer is looked for among the words."""
-    (answer,) = pipes("layoutlmv3")(PAGE)
-    assert answer["answer"] == " ".join(word for word, _ in PAGE["word_boxes"][answer["start"] : answer["end"] + 1])

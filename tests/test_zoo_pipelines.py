@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import av
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 import torch
 import transformers
+from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from optimum_fixedshape import pipeline
 from optimum_fixedshape.errors import ProcessorError
@@ -198,6 +200,28 @@ def test_answers_on_pages(two, arguments):
     pair.assert_same(PAGE, **arguments)
     pair.assert_same([PAGE, PAGE | {"question": "Who?"}], **arguments)
     pair.assert_same(PAGE | {"word_boxes": WORDS * 12}, **arguments)
+
+
+def test_answers_on_pages_with_pixels(specimen):
+    """transformers hands LayoutLMv3 its pixels by the wrong name, and stumbles over the patches behind the tokens."""
+    pair = specimen("layoutlmv3")
+    original = copy.deepcopy(pair.original)
+    answer = original.forward
+
+    def forward(image, **inputs):
+        output = answer(pixel_values=image, **inputs)
+        tokens = inputs["input_ids"].shape[1]
+        return QuestionAnsweringModelOutput(
+            start_logits=output.start_logits[:, :tokens], end_logits=output.end_logits[:, :tokens]
+        )
+
+    original.forward = forward
+    theirs = transformers.pipeline(pair.task, model=original, device=-1, **parts_of(pair.tokenizer))
+    ours = pipeline(pair.task, model=pair.folder)
+    for words in (WORDS[:3], WORDS, WORDS * 9):
+        with torch.no_grad():
+            expected = theirs(PAGE | {"word_boxes": words}, top_k=3)
+        assert_same(ours(PAGE | {"word_boxes": words}, top_k=3), expected, tolerance=TOLERANCE)
 
 
 ONE_EACH = ("vit", "detr", "segformer", "dpt", "vit-encoder", "ast", "wav2vec2", "videomae", "clip", "clap", "layoutlm")

@@ -22,19 +22,6 @@ Rule: TypeAlias = Callable[[int, float | None], Sequence[int]]
 _CHANNELS = (1, 3, 4)
 
 
-def load_clip(item: Any) -> Any:
-    """Returns all frames of a clip: ``(frames, height, width, channels)``, in RGB and uint8 where it came from a file.
-
-    Args:
-        item: As for `sample_clip`.
-
-    Raises:
-        InvalidInputError: It is no clip, cannot be read, or has no frames.
-        MissingExtraError: A file is to be read, and the extra that reads it is not installed.
-    """
-    return sample_clip(item, lambda frames, rate: range(frames))
-
-
 def sample_clip(item: Any, rule: Rule) -> Any:
     """Returns some frames of a clip; of a file, no others are kept in memory.
 

@@ -139,6 +139,21 @@ def test_nothing_is_logged_and_the_first_import_registers(pipes):
     assert [line for line in logged if line != "Device set to use cpu"] == []
 
 
+BARE = """
+import sys
+for package in ("PIL", "soundfile", "soxr", "av", "torchvision"):
+    sys.modules[package] = None  # as if it were not installed
+import optimum_fixedshape
+for name in optimum_fixedshape.__all__:
+    getattr(optimum_fixedshape, name)
+assert len(optimum_fixedshape.pipeline("text-classification", model=sys.argv[1])(["Go", "Rain fell"])) == 2
+"""
+
+
+def test_texts_need_none_of_the_extras(pipes):
+    run("-c", BARE, pipes("text-classification").pair.folder)
+
+
 ALLOWED = (
     rf"SUPPORTED_TASKS\['{REGISTRY_PREFIX}[a-z-]+'\]",
     r"_extra_content\[<class 'optimum_fixedshape\.models\.classes\.ORTModelFor\w+'>\]",

@@ -14,7 +14,7 @@ GROUPS_4 := --group test
 demo: .venv/5/installed
 	.venv/5/bin/python examples/basic/semantic_search.py
 
-test: lint test-5 test-4
+test: lint demo test-5 test-4
 
 test-5 test-4: test-%: .venv/%/installed
 	.venv/$*/bin/python $(PYTEST)

@@ -69,7 +69,7 @@ def error_of_stock(folder: Path, text: str) -> str:
     stock = transformers.pipeline(
         "feature-extraction",
         model=BareGraph(folder),
-        processor=transformers.AutoTokenizer.from_pretrained(folder),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
     )
     try:
         stock(text)

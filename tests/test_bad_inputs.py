@@ -71,6 +71,11 @@ def test_what_cannot_be_read(pipes, files, name, what, make, message):
     assert pipe(good)
 
 
+def test_fewer_samples_than_a_spectrogram_has_windows(pipes):
+    with pytest.raises(InvalidInputError, match="100 samples at 16000 Hz are fewer than one window"):
+        pipes("ast")(np.ones(100, np.float32))
+
+
 def test_more_than_a_rung_holds(pipes, specimen):
     with pytest.raises(InputTooLongError, match=r"asks for windows of 3000 samples, and .* holds 1600"):
         pipes("wav2vec2")(tone(5000), chunk_length_s=3)

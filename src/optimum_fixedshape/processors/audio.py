@@ -11,7 +11,7 @@ from transformers import BatchFeature, Wav2Vec2FeatureExtractor
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
 from optimum_fixedshape.contract import SAMPLES
-from optimum_fixedshape.errors import InputTooLongError, ProcessorError, warn
+from optimum_fixedshape.errors import InputTooLongError, InvalidInputError, ProcessorError, warn
 from optimum_fixedshape.fitting import Feed
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import MEL, MEL_FRAMES
@@ -25,6 +25,7 @@ from .spectrograms import rebuilt, spectrogram_of, take_tables
 _UNPADDED = (False, "do_not_pad")
 _STANDARD = ("longest", "max_length", "do_not_pad", "longest_first")
 _LENGTHS = ("padding", "truncation", "max_length", "pad_to_multiple_of", "return_attention_mask")
+_SECONDS_OF_A_WINDOW = 0.025
 
 
 class FixedShapeFeatureExtractor(FixedShapeProcessor):
@@ -150,7 +151,14 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
         settings = {"return_attention_mask": is_masked, "return_tensors": "np", "sampling_rate": self.sampling_rate}
         if self._inputs.role == SAMPLES:
             settings["padding"] = False
-        made = twin([samples], **settings, **call)
+        try:
+            made = twin([samples], **settings, **call)
+        except ValueError as error:
+            if len(samples) >= _SECONDS_OF_A_WINDOW * self.sampling_rate:
+                raise
+            few = f"{len(samples)} samples at {self.sampling_rate} Hz"
+            problem = f"Not a sound that can be used: {few} are fewer than one window of a spectrogram ({error})."
+            raise InvalidInputError(problem, item=few) from error
         sound = made[self.model_input_names[0]][0]
         mask = made["attention_mask"][0] if "attention_mask" in made else None
         if is_masked and mask is None:

@@ -38,6 +38,11 @@ def test_sixteen_bits_keep_their_upper_eight():
     assert np.array_equal(pixels_of(deep)[..., 0], np.asarray(deep) >> 8)
 
 
+def test_wide_integers_that_hold_eight_bits_stay_as_they_are():
+    grey = np.asarray(picture(20, 10, "L"))
+    assert np.array_equal(pixels_of(PIL.Image.fromarray(grey.astype(np.int32)))[..., 0], grey)
+
+
 def test_photos_are_upright(tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # taken with the camera on its side

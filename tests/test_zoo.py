@@ -21,3 +21,17 @@ def test_models_answer_as_the_original(specimen, name):
     model = getattr(classes, find_task(pair.task).model).from_pretrained(pair.folder)
     assert_model_equals_original(model, pair.original, sees_padding=name in SEE_PADDING)
     assert type(model.config) is type(pair.original.config)
+
+
+def test_models_that_normalize_over_padding_say_so_at_load(specimen):
+    with pytest.warns(UserWarning, match="depend on the padding: the model normalizes over the whole") as said:
+        classes.ORTModelForCTC.from_pretrained(specimen("wav2vec2").folder, feat_extract_norm="group")
+    assert [warning.filename for warning in said] == [__file__]
+
+
+def test_encoders_of_images_are_exported_on_the_fly(tmp_path):
+    for part in (zoo.original("vit-encoder"), zoo.processor("vit-encoder")):
+        part.save_pretrained(tmp_path)
+    model = classes.ORTModelForFeatureExtraction.from_pretrained(tmp_path)
+    assert model.fixed_shape_config.task == "image-feature-extraction"
+    assert_model_equals_original(model, zoo.original("vit-encoder"))

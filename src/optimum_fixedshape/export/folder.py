@@ -77,6 +77,8 @@ def export_model(
     if isinstance(model_or_id, (str, Path)):
         model = getattr(transformers, row.auto).from_pretrained(model_or_id, dtype=torch.float32, **hub_options)
         processor = _processor_of(model_or_id, hub_options) if processor is None else processor
+    if row.name == "feature-extraction" and model.main_input_name == "pixel_values":
+        row = find_task("image-feature-extraction")
     axes = axes_of(model, row)
     keys = list(dict.fromkeys(role for roles in axes.values() for role in roles if role not in (None, BOXES)))
     combinations = combinations_of(shapes, row, model.config, keys, processor)
@@ -111,13 +113,6 @@ def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]
         architectures = [type(model_or_id).__name__]
     told = task_of_architectures(architectures)
     wanted = find_task(asked) if asked else told
-    if (
-        wanted is told
-        and getattr(model_or_id, "main_input_name", "") == "pixel_values"
-        and told
-        and told.auto == "AutoModel"
-    ):
-        wanted = find_task("image-feature-extraction")
     name = ", ".join(architectures) or "a model without architectures"
     if wanted is None:
         raise UnsupportedTaskError(f"The task of {name} cannot be told. Pass task=.", task=None)

@@ -178,8 +178,9 @@ def _exported(
     from optimum_fixedshape.export.shapes import shapes_up_to
 
     options = {**hub.for_transformers(), "trust_remote_code": trust_remote_code, "subfolder": hub.subfolder}
-    if shapes is None and (task is None or task.modality == "text"):
-        shapes = shapes_up_to(AutoConfig.from_pretrained(model_id, **options))
+    config = AutoConfig.from_pretrained(model_id, **options)
+    if shapes is None and (task is None or task.modality == "text") and _reads_tokens(config):
+        shapes = shapes_up_to(config)
     logger.warning(
         "Exporting %s on the fly, for %s. This takes a while: keep the graphs with save_pretrained() to do it once.",
         model_id,
@@ -188,6 +189,14 @@ def _exported(
     folder = ScratchFolder()
     export_model(model_id, folder.path, task=task.name if task else None, shapes=shapes, progress=False, **options)
     return folder
+
+
+def _reads_tokens(config: Any) -> bool:
+    """Whether the original's encoder is about texts, as far as transformers knows it."""
+    from transformers import AutoModel
+
+    known = AutoModel._model_mapping
+    return type(config) not in known or known[type(config)].main_input_name == "input_ids"
 
 
 def _load_config(where: str | Path, hub: HubOptions, trust_remote_code: bool, contract: ShapeContract) -> Any:

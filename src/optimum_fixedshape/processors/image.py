@@ -82,10 +82,6 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
         settings: dict[str, Any] = self.plain().to_dict()
         return settings
 
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """Uploads the processor as transformers made it."""
-        return self.plain().push_to_hub(*args, **kwargs)
-
     def feeds(self, items: Any, **kwargs: Any) -> Iterator[Feed]:
         """Yields feeds for a bare `InferenceSession`, exact in every dimension, in the order of `items`.
 
@@ -192,7 +188,7 @@ def fix_image_processor(image_processor: Any, ladder: ShapeLadder) -> FixedShape
         told = {name: patches.size for name in names if patches.size != getattr(plain, name)}
         return _fixed(plain, ladder, told, canvas=None, _letterboxes=False)
     canvas = canvas_of(ladder)
-    letterboxes = keeps_proportions(plain) and getattr(plain, "do_resize", True) is not False
+    letterboxes = keeps_proportions(plain)
     told = told_sizes(plain, *canvas.size) if canvas.size and not letterboxes else {}
     return _fixed(plain, ladder, told | _told_of_values(plain, canvas), canvas=canvas, _letterboxes=letterboxes)
 

@@ -29,9 +29,11 @@ def told_sizes(plain: Any, height: int, width: int) -> dict[str, Any]:
 
 
 def keeps_proportions(plain: Any) -> bool:
-    """Whether images keep their proportions on the way through a processor, and so differ in size."""
+    """Whether a processor resizes images in their own proportions, so that they differ in size."""
     size = size_of(plain, "size")
-    if getattr(plain, "keep_aspect_ratio", False) or not getattr(plain, "do_resize", True) or not size:
+    if getattr(plain, "do_resize", True) is False:
+        return False
+    if getattr(plain, "keep_aspect_ratio", False) or not size:
         return True
     if getattr(plain, "do_center_crop", False) or crops_by_itself(plain):
         return False

@@ -73,11 +73,11 @@ def _opened(image: Any, timeout: float | None) -> Any:
 
 def _of_eight_bits(image: Any) -> Any:
     """The image, or where it has 16 bits for a pixel, the upper eight: Pillow would clip them."""
-    if not image.mode.startswith("I"):
+    values = np.asarray(image) if image.mode.startswith("I") else None
+    if values is None or (image.mode == "I" and values.max(initial=0) < 256):
         return image
-    return imported("PIL.Image", "vision", "Reading images").fromarray(
-        (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-    )
+    upper = (values.astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    return imported("PIL.Image", "vision", "Reading images").fromarray(upper)
 
 
 def _array(image: Array, channels: int) -> Array:
@@ -85,7 +85,7 @@ def _array(image: Array, channels: int) -> Array:
         image = image[..., None]
     if image.ndim != 3 or not image.size:
         raise _invalid(image, f"its shape is {image.shape}, and an image has pixels in two or three axes")
-    if not np.isfinite(image).all() if image.dtype.kind == "f" else False:
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise _invalid(image, "it has pixels that are NaN or infinite")
     axis = 2 if image.shape[2] in _CHANNELS or image.shape[0] not in _CHANNELS else 0
     found = image.shape[axis]

@@ -24,9 +24,11 @@ IMAGES, TEXTS, SOUNDS = "image_batch_size", "text_batch_size", "audio_batch_size
 BATCHES = frozenset({BATCH, IMAGES, TEXTS, SOUNDS})
 """Roles that count rows. Models with two towers have one for each tower."""
 
+PAST, TOTAL, SOURCE = "past_sequence_length", "total_sequence_length", "encoder_sequence_length"
+"""Of decoders: slots of the cache, slots and new tokens together, and places of what the encoder read."""
+
 REPEATED = BATCHES | {"num_choices"}
-PADDED = frozenset({SEQUENCE, SAMPLES})
-FILLED = REPEATED | PADDED
+FILLED = REPEATED | {SEQUENCE, SAMPLES, PAST, TOTAL, SOURCE}
 """Roles whose axes may be smaller than the graph's; every other fixed axis must match exactly."""
 
 Steps = tuple[tuple[int, int], ...]

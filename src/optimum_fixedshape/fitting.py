@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .contract import BATCHES, FILLED, REPEATED, Mismatch, ShapeContract, TensorSpec
+from .contract import BATCHES, FILLED, PAST, REPEATED, Mismatch, ShapeContract, TensorSpec
 from .errors import MissingInputError, ShapeMismatchError
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 _UNKNOWN = -1
+_MAYBE_EMPTY = BATCHES | {PAST}
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _sizes(arrays: Mapping[str, Array], contract: ShapeContract) -> dict[str, in
             if axis.role in FILLED:
                 if sizes.setdefault(axis.role or "", size) != size:
                     wrong.append(Mismatch(spec.name, i, f"{axis.role} {sizes[axis.role or '']}", str(size)))
-                elif not size and axis.role not in BATCHES and any(sizes.get(role) for role in BATCHES):
+                elif not size and axis.role not in _MAYBE_EMPTY and any(sizes.get(role) for role in BATCHES):
                     wrong.append(Mismatch(spec.name, i, f"{axis.role} 1 or more", "0"))
             elif axis.size is not None and axis.size != size:
                 wrong.append(Mismatch(spec.name, i, str(axis.size), str(size)))

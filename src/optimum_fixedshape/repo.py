@@ -24,6 +24,14 @@ MAIN_GRAPH = "model.onnx"
 Sizes = Mapping[str, int | Sequence[int]]
 Roles = Mapping[str, Sequence[str | None]]
 
+_PARTS = frozenset(
+    {
+        *(MAIN_GRAPH, "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"),
+        "decoder_model_merged.onnx",
+    }
+)
+"""The names that optimum gives to the graphs of models that write."""
+
 _BESIDE_GRAPHS = (".json", ".txt", ".model", ".jinja", ".py")
 _TORCH_WEIGHTS = re.compile(r"(pytorch_)?model[^/]*\.(safetensors|bin)(\.index\.json)?")
 
@@ -87,19 +95,35 @@ def find_graphs(
         InvalidModelError: A file is broken.
         ShapeMismatchError: A size or a role contradicts the graph.
     """
+    hub = hub or HubOptions()
     path = Path(source)
     if path.is_file():
-        return _read([path], _home_among(path.parent, path.resolve().parent.parent), None, shapes, roles)
-    hub = hub or HubOptions()
+        return _read([path], _home_of(path), None, shapes, roles)
     place = _place(source, hub)
     graphs, saved = _choose(place, file_name, hub.subfolder, source=str(source))
-    folders = {PurePosixPath(), PurePosixPath(hub.subfolder), PurePosixPath(graphs[0]).parent}
-    beside = [n for n in place.names if PurePosixPath(n).parent in folders and n.endswith(_BESIDE_GRAPHS)]
-    folder = place.fetch([*graphs, *beside])
-    paths = [folder / name for name in graphs]
-    if weights := {path.parent / name for path in paths for name in read_contract(path).external_data}:
-        place.fetch(sorted(path.relative_to(folder).as_posix() for path in weights))
-    return _read(paths, _home_among(folder / hub.subfolder, paths[0].parent, folder), saved, shapes, roles)
+    folder, paths = _fetched(place, graphs, hub)
+    return _read(paths, folder, saved, shapes, roles)
+
+
+def fetch_graphs(
+    source: str | Path, file_name: str | None, hub: HubOptions
+) -> tuple[Path, list[Path], FixedShapeConfig | None]:
+    """Returns the folder of config and processors, all graphs of a model of several parts, and what was saved of them.
+
+    They are those of the saved config, else those with the names that stock exports have, else all in one folder.
+
+    Raises:
+        GraphNotFoundError: There is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _home_of(path), [path], None
+    place = _place(source, hub)
+    graphs, saved = _choose_all(place, hub.subfolder)
+    if file_name or not graphs:
+        graphs, saved = _choose(place, file_name, hub.subfolder, source=str(source))
+    folder, paths = _fetched(place, graphs, hub)
+    return folder, paths, saved
 
 
 def peek_ladder(source: str | Path, *, file_name: str | None = None, hub: HubOptions | None = None) -> ShapeLadder:
@@ -156,6 +180,30 @@ def _place(source: str | Path, hub: HubOptions) -> LocalFolder | HubRepo:
     return LocalFolder(Path(source)) if Path(source).is_dir() else HubRepo(str(source), hub)
 
 
+def _fetched(place: LocalFolder | HubRepo, graphs: Sequence[str], hub: HubOptions) -> tuple[Path, list[Path]]:
+    """The folder of config and processors, and the graphs' files, with their weights beside them."""
+    folders = {PurePosixPath(), PurePosixPath(hub.subfolder), PurePosixPath(graphs[0]).parent}
+    beside = [n for n in place.names if PurePosixPath(n).parent in folders and n.endswith(_BESIDE_GRAPHS)]
+    folder = place.fetch([*graphs, *beside])
+    paths = [folder / name for name in graphs]
+    if weights := {path.parent / name for path in paths for name in read_contract(path).external_data}:
+        place.fetch(sorted(path.relative_to(folder).as_posix() for path in weights))
+    return _home_among(folder / hub.subfolder, paths[0].parent, folder), paths
+
+
+def _choose_all(place: LocalFolder | HubRepo, subfolder: str) -> tuple[list[str], FixedShapeConfig | None]:
+    """The graphs of the saved config, or those of the shallowest folder that has any: the well-known ones, or all."""
+    inside = [name for name in place.names if PurePosixPath(name).is_relative_to(subfolder)]
+    configs = _shallowest(name for name in inside if PurePosixPath(name).name == CONFIG_NAME)
+    if len(configs) == 1:
+        folder = PurePosixPath(configs[0]).parent
+        if config := FixedShapeConfig.from_folder(place.fetch(configs) / folder):
+            return [_there(str(folder / name), inside, str(folder)) for name in config.graphs], config
+    graphs = _shallowest(name for name in inside if name.endswith(".onnx"))
+    known = [name for name in graphs if PurePosixPath(name).name in _PARTS]
+    return known or graphs, None
+
+
 def _choose(
     place: LocalFolder | HubRepo, file_name: str | None, subfolder: str, *, source: str
 ) -> tuple[list[str], FixedShapeConfig | None]:
@@ -196,6 +244,10 @@ def _there(name: str, graphs: Sequence[str], source: str) -> str:
     raise GraphNotFoundError(
         f"{CONFIG_NAME} of {source} lists {name}, which is not there.", source=source, found=tuple(graphs) or (name,)
     )
+
+
+def _home_of(path: Path) -> Path:
+    return _home_among(path.parent, path.resolve().parent.parent)
 
 
 def _home_among(*folders: Path) -> Path:

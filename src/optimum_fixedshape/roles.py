@@ -11,14 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from .caches import place_of
 from .contract import (
     BATCH,
     BATCHES,
     IMAGES,
+    PAST,
     SAMPLES,
     SEQUENCE,
     SOUNDS,
+    SOURCE,
     TEXTS,
+    TOTAL,
     Axis,
     ShapeContract,
     Steps,
@@ -61,6 +65,11 @@ INPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
     "input_values": (_SOUND, (BATCH, MEL_FRAMES, MEL)),
     "input_features": (_SPECTROGRAM, (BATCH, None, MEL_FRAMES, MEL)),
     "is_longer": ((BATCH,), (BATCH, None)),
+    "decoder_input_ids": (_ROW,),
+    "decoder_attention_mask": (_ROW,),
+    "position_offset": ((BATCH, None),),
+    "encoder_hidden_states": ((BATCH, SOURCE, None),),
+    "encoder_attention_mask": ((BATCH, SOURCE),),
 }
 """Standard inputs: the roles of their axes, one row for each rank they come in."""
 
@@ -93,6 +102,7 @@ OUTPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
 ``hidden_states.3`` stands under ``hidden_states``.
 """
 
+_MASKS = ("attention_mask", "decoder_attention_mask")
 _FEWEST_SAMPLES = 400
 _GUESSES: tuple[tuple[int, tuple[str, ...], Roles], ...] = (
     (2, ("int",), _ROW),
@@ -174,6 +184,8 @@ def _with_input_roles(contract: ShapeContract, overrides: Mapping[str, Sequence[
     other: dict[str, dict[str, str]] = {}
     if (sound := _sound_of(inputs)) and not any(spec.name in _TOKENS for spec in inputs):
         other["attention_mask"] = {SEQUENCE: sound}
+    if any(PAST in spec.roles() for spec in inputs):
+        other |= dict.fromkeys(_MASKS, {SEQUENCE: TOTAL})
     if any(name.startswith("logits_per_") for name in contract.output_names):
         for spec in inputs:
             other[spec.name] = {BATCH: tower_of(spec.roles())}
@@ -259,6 +271,8 @@ def _input_roles(spec: TensorSpec, overrides: Mapping[str, Sequence[str | None]]
         return _checked_override(spec, overrides[spec.name]), "set by the caller"
     if row := _of_rank(INPUT_ROLES.get(spec.name, ()), rank):
         return _laid_out(row, spec), "standard name"
+    if (place := place_of(spec.name)) and rank == 4:
+        return (BATCH, None, SOURCE if place.is_cross else PAST, None), "named as a cache"
     for guessed_rank, dtypes, row in _GUESSES:
         if rank == guessed_rank and spec.dtype.startswith(dtypes) and _is_likely(row, spec):
             return _laid_out(row, spec), f"guessed from rank {rank} and {spec.dtype}"
@@ -273,6 +287,8 @@ def _is_likely(row: Roles, spec: TensorSpec) -> bool:
 
 def _output_row(spec: TensorSpec, sizes: Mapping[str, int | None]) -> tuple[Roles, str]:
     rank = len(spec.axes or ())
+    if place_of(spec.name):
+        return (BATCH, *[None] * (rank - 1)), "named as a cache"
     standard = OUTPUT_ROLES.get(re.sub(r"\.\d+$", "", spec.name), ())
     known = [row for row in standard if BATCHES.intersection(row) <= sizes.keys()]
     if row := _of_rank((*known, *standard), rank):

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from .contract import BATCH, BATCHES, SEQUENCE
 from .errors import InputTooLongError
-from .fitting import Arrays, Fill, collate, fit, prepare
+from .fitting import Array, Arrays, Feed, Fill, collate, fit, prepare
 from .ladder import ShapeLadder, rows_of
 from .roles import with_shown_outputs
 from .sessions import SessionPool, contract_of_session
@@ -139,17 +139,21 @@ class Runtime:
         if not rows_of(asked):
             # The outputs' shapes can only be had from a run, so ones stand in for the rows that are not there.
             arrays = {name: np.ones([size or 1 for size in array.shape], array.dtype) for name, array in arrays.items()}
-        session = self.session(index)
-        feeds = list(fit(arrays, rung, self.fill))
-        pieces = [session.run(None, feed.arrays) for feed in feeds]
+        feeds, pieces = self.run_rung(index, arrays)
         rung = with_shown_outputs(rung, feeds[0].arrays, pieces[0])
         outputs = join(pieces, [feed.spans for feed in feeds], rung)
-        self._count(index, len(feeds), [sizes for _, sizes in items], asked)
+        self.count(index, len(feeds), [sizes for _, sizes in items], asked)
         shares, start = [], 0
         for _, sizes in items:
             shares.append(dict(zip(rung.output_names, cut(outputs, rung, start, sizes), strict=True)))
             start += sizes.get(BATCH, 1)
         return shares
+
+    def run_rung(self, index: int, arrays: Mapping[str, Array]) -> tuple[list[Feed], list[list[Array]]]:
+        """Returns the feeds that hold all rows of `arrays` on one rung, and the outputs of each."""
+        session = self.session(index)
+        feeds = list(fit(arrays, self.ladder.rungs[index], self.fill))
+        return feeds, [session.run(None, feed.arrays) for feed in feeds]
 
     def session(self, index: int) -> ort.InferenceSession:
         """Returns the session of a rung; see `SessionPool.get`."""
@@ -160,7 +164,15 @@ class Runtime:
         asked = {**items[0], **target}
         return {**asked, BATCH: sum(sizes[BATCH] for sizes in items)} if BATCH in asked else asked
 
-    def _count(self, index: int, runs: int, items: Sequence[Mapping[str, int]], asked: Mapping[str, int]) -> None:
+    def count(self, index: int, runs: int, items: Sequence[Mapping[str, int]], asked: Mapping[str, int]) -> None:
+        """Adds runs of a rung to `stats`.
+
+        Args:
+            index: The rung.
+            runs: Calls of the session.
+            items: The sizes of each item.
+            asked: The sizes of all of them together.
+        """
         rung = self.ladder.rungs[index]
         with self._lock:
             count = self._counts[index]

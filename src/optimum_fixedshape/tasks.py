@@ -66,7 +66,26 @@ _CLASSIFIER = ("ORTModelForSequenceClassification", "AutoModelForSequenceClassif
 _ENCODER = ("ORTModelForFeatureExtraction", "AutoModel", "BaseModelOutputWithPooling")
 _EMBEDDINGS = ("last_hidden_state", "pooler_output")
 
+_CAUSAL = ("ORTModelForCausalLM", "AutoModelForCausalLM", "CausalLMOutputWithPast")
+_SEQ2SEQ = ("ORTModelForSeq2SeqLM", "AutoModelForSeq2SeqLM", "Seq2SeqLMOutput")
+_VISION2SEQ = ("ORTModelForVision2Seq", "AutoModelForImageTextToText", "Seq2SeqLMOutput")
+_TEXT = ("input_ids", "attention_mask")
+
+# Models that write come first: transformers lists some of them, such as BART, among those that fill masks, too.
 TASKS: tuple[Task, ...] = (
+    Task("text-generation", *_CAUSAL, ("logits",), inputs=_TEXT, pipeline="TextGenerationPipeline"),
+    Task("text2text-generation", *_SEQ2SEQ, ("logits",), inputs=_TEXT, pipeline="Text2TextGenerationPipeline"),
+    Task("summarization", *_SEQ2SEQ, ("logits",), inputs=_TEXT, pipeline="SummarizationPipeline"),
+    Task("translation", *_SEQ2SEQ, ("logits",), inputs=_TEXT, pipeline="TranslationPipeline"),
+    Task(
+        "image-to-text",
+        *_VISION2SEQ,
+        ("logits",),
+        modality="multimodal",
+        inputs=("pixel_values",),
+        processors=("tokenizer", "image_processor"),
+        pipeline="ImageToTextPipeline",
+    ),
     Task(
         "text-classification",
         *_CLASSIFIER,
@@ -183,6 +202,19 @@ TASKS: tuple[Task, ...] = (
         overflow="window",
     ),
     Task(
+        "automatic-speech-recognition",
+        "ORTModelForSpeechSeq2Seq",
+        "AutoModelForSpeechSeq2Seq",
+        "Seq2SeqLMOutput",
+        ("logits",),
+        modality="multimodal",
+        inputs=_AUDIO["inputs"],
+        processors=("feature_extractor", "tokenizer"),
+        pipeline="AutomaticSpeechRecognitionPipeline",
+        aliases=("asr",),
+        overflow="window",
+    ),
+    Task(
         "audio-frame-classification",
         "ORTModelForAudioFrameClassification",
         "AutoModelForAudioFrameClassification",
@@ -235,18 +267,28 @@ TASKS: tuple[Task, ...] = (
 )
 
 
-def find_task(name: str | None) -> Task:
+def find_task(name: str | None, *, model: str | None = None) -> Task:
     """Returns the row of the task called `name`, which may be an alias or carry the ``fixed-shape-`` prefix.
+
+    Args:
+        name: The task. ``translation_en_to_fr`` is a ``translation``, as in transformers.
+        model: The model class, which decides where several have the task; by default the first.
 
     Raises:
         UnsupportedTaskError: There is none.
     """
-    wanted = (name or "").removeprefix(REGISTRY_PREFIX)
-    for task in TASKS:
-        if wanted in (task.name, *task.aliases):
-            return task
-    known = tuple(sorted(alias for task in TASKS for alias in (task.name, *task.aliases)))
+    if rows := tasks_called(name):
+        return next((row for row in rows if row.model == model), rows[0])
+    known = tuple(sorted({alias for task in TASKS for alias in (task.name, *task.aliases)}))
     raise UnsupportedTaskError(f"The task {name!r} is not one of: {', '.join(known)}.", task=name, known=known)
+
+
+def tasks_called(name: str | None) -> list[Task]:
+    """Returns the rows of the task called `name`, one for each kind of model; see `find_task`."""
+    wanted = (name or "").removeprefix(REGISTRY_PREFIX)
+    if wanted.startswith("translation_"):
+        wanted = "translation"
+    return [task for task in TASKS if wanted in (task.name, *task.aliases)]
 
 
 def tasks_with_pipeline() -> Iterator[tuple[Task, str]]:

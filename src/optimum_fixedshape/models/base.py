@@ -19,9 +19,10 @@ from optimum_fixedshape.errors import MissingInputError
 from optimum_fixedshape.fitting import Array, Arrays
 from optimum_fixedshape.repo import MAIN_GRAPH
 from optimum_fixedshape.runtime import Runtime
+from optimum_fixedshape.scratch import ScratchFolder
 from optimum_fixedshape.tasks import Task, task_of_model
 
-from .loading import LoadingMixin, ScratchFolder
+from .loading import LoadingMixin
 from .saving import SavingMixin
 from .session import SessionMixin
 
@@ -112,7 +113,7 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
             TypeError: There are more positional inputs than names for them.
         """
         given = self._named(args) | {name: value for name, value in inputs.items() if value is not None}
-        tensor = next((value for value in given.values() if _is_tensor(value)), None)
+        tensor = next((value for value in given.values() if is_tensor(value)), None)
         outputs = self.run(self._feeds(given))
         output = self.output_of(outputs, device=None if tensor is None else tensor.device)
         if return_dict is None:
@@ -128,7 +129,7 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
         """
         values: dict[str, Any] = {}
         for name, array in outputs.items():
-            value = array if device is None else _tensor(array, device)
+            value = array if device is None else as_tensor(array, device)
             numbered = re.fullmatch(r"(hidden_states|attentions)\.\d+", name)
             if numbered:
                 values[numbered[1]] = (*values.get(numbered[1], ()), value)
@@ -166,11 +167,15 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
                 missing=names,
                 given=tuple(given),
             )
-        for name in given.keys() - known - self._said:
-            if _matters(name, given[name]):
+        self.say_ignored({name: value for name, value in given.items() if name not in known})
+        return {name: as_array(value) for name, value in given.items() if name in known}
+
+    def say_ignored(self, inputs: Mapping[str, Any]) -> None:
+        """Logs once of each input that no graph takes, where a model that takes it would answer differently."""
+        for name, value in inputs.items():
+            if name not in self._said and _matters(name, value):
                 self._said.add(name)
                 logger.warning("The graph of this %s takes no %r: it is ignored.", type(self).__name__, name)
-        return {name: _array(value) for name, value in given.items() if name in known}
 
     def can_generate(self) -> bool:
         """Whether the model writes text with ``generate()``: these do not."""
@@ -195,21 +200,27 @@ def _output_class(task: Task) -> Any:
 
 def _matters(name: str, value: Any) -> bool:
     """Whether a model that takes the input would answer differently; of a missing mask `from_pretrained` has warned."""
-    nothing = value is False or (name == "token_type_ids" and not np.any(_array(value)))
-    return name != "attention_mask" and not nothing
+    nothing = value is None or value is False or (name == "token_type_ids" and not np.any(as_array(value)))
+    return name not in _KNOWN_OTHERWISE and not nothing
 
 
-def _is_tensor(value: Any) -> bool:
+_KNOWN_OTHERWISE = ("attention_mask", "cache_position")
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a torch tensor."""
     return hasattr(value, "detach")
 
 
-def _array(value: Any) -> Any:
-    return value.detach().cpu().numpy() if _is_tensor(value) else value
+def as_array(value: Any) -> Any:
+    """Returns a tensor as NumPy, and all else as it is."""
+    return value.detach().cpu().numpy() if is_tensor(value) else value
 
 
-def _tensor(array: Array, device: Any) -> Any:
+def as_tensor(array: Array, device: Any) -> Any:
+    """Returns an array as a tensor on a device; text, sequences and maps, which have no tensors, as they are."""
     import torch
 
     if getattr(array, "dtype", None) is None or array.dtype.kind not in "biufc":
-        return array  # text, sequences and maps have no tensors
+        return array
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)

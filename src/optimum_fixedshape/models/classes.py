@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from transformers.models.whisper.generation_whisper import WhisperGenerationMixin
+
 from optimum_fixedshape._compat import model_base, register_with_auto_class
 from optimum_fixedshape.tasks import TASKS
 
 from .base import FixedShapeMixin
+from .causal import CausalMixin
+from .seq2seq import Seq2SeqMixin, WhisperMixin
 
 
 class ORTModelForSequenceClassification(FixedShapeMixin, model_base("ORTModelForSequenceClassification")):  # type: ignore[misc]
@@ -82,6 +88,31 @@ class ORTModelForDocumentQuestionAnswering(FixedShapeMixin, model_base("ORTModel
 
 class ORTModelForCustomTasks(FixedShapeMixin, model_base("ORTModelForCustomTasks")):  # type: ignore[misc]
     """A graph with outputs of its own: they come back under their own names."""
+
+
+class ORTModelForCausalLM(CausalMixin, model_base("ORTModelForCausalLM")):  # type: ignore[misc]
+    """Graphs that write on from a text: ``logits`` are ``(rows, tokens, vocabulary)``."""
+
+
+class ORTModelForSeq2SeqLM(Seq2SeqMixin, model_base("ORTModelForSeq2SeqLM")):  # type: ignore[misc]
+    """Graphs that read a text and write another: ``logits`` are ``(rows, tokens, vocabulary)``."""
+
+
+class ORTModelForVision2Seq(Seq2SeqMixin, model_base("ORTModelForVision2Seq")):  # type: ignore[misc]
+    """Graphs that read an image and write a text: ``logits`` are ``(rows, tokens, vocabulary)``."""
+
+
+class ORTModelForSpeechSeq2Seq(Seq2SeqMixin, model_base("ORTModelForSpeechSeq2Seq")):  # type: ignore[misc]
+    """Graphs that hear speech and write it down; those of Whisper load as `ORTModelForWhisper`."""
+
+    @classmethod
+    def _class_for(cls, config: Any) -> type:
+        is_whisper = config.model_type == "whisper" and not issubclass(cls, WhisperMixin)
+        return ORTModelForWhisper if is_whisper else cls
+
+
+class ORTModelForWhisper(WhisperMixin, ORTModelForSpeechSeq2Seq, WhisperGenerationMixin):  # type: ignore[misc]
+    """Graphs of Whisper, with transformers' own transcription of long sounds, in all its languages."""
 
 
 for _task in TASKS:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, ClassVar, Self
 
 from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.errors import GraphNotFoundError, warn
+from optimum_fixedshape.fitting import Fill
 from optimum_fixedshape.hub import HubOptions
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.padding import audio_padding_matters, text_padding_matters
-from optimum_fixedshape.repo import Graphs, Roles, Sizes, find_graphs, holds_torch_model
+from optimum_fixedshape.repo import Roles, Sizes, find_graphs, holds_torch_model
 from optimum_fixedshape.runtime import Runtime
+from optimum_fixedshape.scratch import ScratchFolder
 from optimum_fixedshape.sessions import CPU, SessionPool
 from optimum_fixedshape.tasks import Task
 
@@ -32,20 +31,6 @@ _OF_TORCH_ALONE = {
     *("use_safetensors", "variant", "weights_only"),
 }
 _OF_PIPELINES = {"_from_pipeline", "_commit_hash", "code_revision", "framework"}
-
-
-class ScratchFolder:
-    """A folder that goes with the last model that reads from it; copies in other processes only borrow it."""
-
-    def __init__(self) -> None:
-        self.path = Path(mkdtemp(prefix="optimum-fixedshape-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path, (self.path,)
 
 
 class LoadingMixin:
@@ -117,17 +102,17 @@ class LoadingMixin:
             providers or [provider], _one_for_each(provider_options, providers or [provider]), session_options
         )
         save_dir: Path | ScratchFolder
-        graphs = None if export else _graphs_or_none(model_id, file_name, hub, shapes, roles)
+        graphs = None if export else cls._graphs_or_none(model_id, file_name, hub, shapes, roles)
         if graphs is not None:
             save_dir = graphs.folder
         else:
             save_dir = _exported(cls.task, model_id, shapes, hub, trust_remote_code)
-            graphs = find_graphs(save_dir.path, roles=roles)
+            graphs = cls._find(save_dir.path, roles=roles)
         if config is None or isinstance(config, (str, Path)):
             config = _load_config(config or graphs.folder, hub, trust_remote_code, graphs.ladder.largest)
         config = _changed(config, changes)
-        runtime = Runtime(graphs.ladder, graphs.paths, fill=fill_of(config), pool=pool)
-        make: Any = cls
+        runtime = cls._runtime_of(graphs, fill_of(config), pool)
+        make: Any = cls._class_for(config)
         model = make(config=config, session=runtime, use_io_binding=use_io_binding, model_save_dir=save_dir)
         task = graphs.config.task or (cls.task.name if cls.task else None)
         model.fixed_shape_config = replace(graphs.config, task=task)
@@ -135,6 +120,29 @@ class LoadingMixin:
         return model  # type: ignore[no-any-return]
 
     from_model = from_pretrained
+
+    @classmethod
+    def _class_for(cls, config: Any) -> type:
+        return cls
+
+    @staticmethod
+    def _find(source: str | Path, **options: Any) -> Any:
+        return find_graphs(source, **options)
+
+    @staticmethod
+    def _runtime_of(graphs: Any, fill: Fill, pool: SessionPool) -> Any:
+        return Runtime(graphs.ladder, graphs.paths, fill=fill, pool=pool)
+
+    @classmethod
+    def _graphs_or_none(
+        cls, model_id: str | Path, file_name: str | None, hub: HubOptions, shapes: Sizes | None, roles: Roles | None
+    ) -> Any:
+        try:
+            return cls._find(model_id, file_name=file_name, hub=hub, shapes=shapes, roles=roles)
+        except GraphNotFoundError as error:
+            if error.found or file_name or not holds_torch_model(model_id, hub):
+                raise
+            return None
 
 
 def _changes_among(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,17 +164,6 @@ def _changed(config: Any, changes: dict[str, Any]) -> Any:
 
 def _one_for_each(options: Any, providers: Sequence[str]) -> Sequence[Mapping[str, Any]] | None:
     return [options, *[{}] * (len(providers) - 1)] if isinstance(options, Mapping) else options
-
-
-def _graphs_or_none(
-    model_id: str | Path, file_name: str | None, hub: HubOptions, shapes: Sizes | None, roles: Roles | None
-) -> Graphs | None:
-    try:
-        return find_graphs(model_id, file_name=file_name, hub=hub, shapes=shapes, roles=roles)
-    except GraphNotFoundError as error:
-        if error.found or file_name or not holds_torch_model(model_id, hub):
-            raise
-        return None
 
 
 def _exported(

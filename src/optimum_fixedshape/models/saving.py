@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optimum_fixedshape.config import FixedShapeConfig, made_folder
+from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.repo import MAIN_GRAPH
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.sessions import check_files
@@ -51,9 +52,9 @@ class SavingMixin:
             save_directory: The folder; created if need be. Another model's graphs in it stay there.
         """
         folder = made_folder(save_directory)
-        rungs = dict(zip(self.runtime.graphs, self.runtime.ladder.rungs, strict=True))
+        rungs = self.graph_files()
         names = [path.name for path in rungs]
-        if MAIN_GRAPH not in names:
+        if MAIN_GRAPH not in names and len(self.runtime.graphs) == len(rungs):
             names[0] = MAIN_GRAPH
         for (path, rung), name in zip(rungs.items(), names, strict=True):
             check_files(path, rung)
@@ -63,6 +64,10 @@ class SavingMixin:
         replace(self.fixed_shape_config, graphs=tuple(names)).save_pretrained(folder)
 
     _save_pretrained = save_session
+
+    def graph_files(self) -> dict[Path, ShapeContract]:
+        """Every graph's file with one of its contracts, that which stock optimum loads first."""
+        return dict(zip(self.runtime.graphs, self.runtime.ladder.rungs, strict=True))
 
     def push_to_hub(
         self,

@@ -37,7 +37,7 @@ class SessionMixin:
         is_ladder = isinstance(session, Runtime)
         self.runtime = session if is_ladder else Runtime.of_session(session, fill=fill_of(self.config))
         steps = _steps_of(self.config)
-        self.runtime.ladder = ShapeLadder(tuple(with_frames(rung, steps) for rung in self.ladder.rungs))
+        self.runtime.ladder = ShapeLadder(tuple(with_frames(rung, steps) for rung in self.runtime.ladder.rungs))
         self._use_io_binding = bool(use_io_binding)
 
     @property

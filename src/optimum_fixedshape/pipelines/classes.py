@@ -17,6 +17,7 @@ from .base import FixedShapePipeline, StandIn
 from .sound import SoundPipeline, SpeechPipeline
 from .towers import PairsPipeline
 from .vision import ClipPipeline, ImagePipeline
+from .writing import TextPipeline, WritingPipeline
 
 
 class TextClassificationPipeline(FixedShapePipeline, transformers.TextClassificationPipeline):  # type: ignore[misc]
@@ -166,3 +167,21 @@ class DocumentQuestionAnsweringPipeline(ImagePipeline, transformers.DocumentQues
         output = super()._forward(model_inputs, **params)
         tokens = len(output["p_mask"])
         return output | {name: output[name][:, :tokens] for name in ("start_logits", "end_logits")}
+
+
+class TextGenerationPipeline(TextPipeline, transformers.TextGenerationPipeline):  # type: ignore[misc]
+    """transformers' `TextGenerationPipeline` on fixed graphs: prompts, and chat messages."""
+
+    fixed_task = "text-generation"
+
+
+def _of_transformers_4(name: str, base: type, task: str) -> None:
+    """Adds the class of a pipeline that transformers 5 has dropped, where it is there."""
+    if stock := stock_pipeline(name):
+        facts = {"fixed_task": task, "__module__": __name__, "__doc__": f"transformers' `{name}` on fixed graphs."}
+        globals()[name] = type(name, (base, stock), facts)
+
+
+_of_transformers_4("Text2TextGenerationPipeline", WritingPipeline, "text2text-generation")
+_of_transformers_4("SummarizationPipeline", WritingPipeline, "summarization")
+_of_transformers_4("TranslationPipeline", WritingPipeline, "translation")

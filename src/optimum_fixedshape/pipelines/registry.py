@@ -18,7 +18,8 @@ def register_pipelines() -> None:
     """
     for task, name in tasks_with_pipeline():
         key = REGISTRY_PREFIX + task.name
-        if key not in PIPELINE_REGISTRY.supported_tasks:
+        pipeline_class = getattr(classes, name, None)
+        if pipeline_class and key not in PIPELINE_REGISTRY.supported_tasks:
             PIPELINE_REGISTRY.register_pipeline(
-                key, getattr(classes, name), pt_model=getattr(model_classes, task.model), type=task.modality
+                key, pipeline_class, pt_model=getattr(model_classes, task.model), type=task.modality
             )

@@ -1,0 +1,235 @@
+"""The graphs of a model that writes: which is the encoder, which starts a cache and which goes on with it.
+
+Their contracts tell, not their names. What stock exports keep in other ways (both decoders in one file, caches without
+a mask) is brought into the same form, in a folder of its own: the files that came stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+
+from .caches import cache_of
+from .config import FixedShapeConfig
+from .contract import BATCH, PAST, SEQUENCE, SOURCE, TOTAL, Axis, ShapeContract, TensorSpec
+from .decoding import CONTEXT, PREFILL
+from .errors import GraphNotFoundError, ShapeMismatchError
+from .graph.decoders import open_cache, split_merged
+from .graph.reader import read_contract
+from .graph.weights import save_rungs
+from .hub import HubOptions
+from .ladder import ShapeLadder
+from .repo import Roles, Sizes, fetch_graphs, sizes_of
+from .scratch import ScratchFolder
+
+ENCODER, FIRST, FOLLOWING, MERGED = "encoder", "first", "following", "merged"
+_PREFILLS = (16, 64, 256)
+_PREFILLS_BEHIND_ENCODERS = (8, 64)
+
+
+class Rungs(NamedTuple):
+    """One part of a model: its ladder, and the file of each rung."""
+
+    ladder: ShapeLadder
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The graphs of a model that writes, on this machine.
+
+    Attributes:
+        folder: The folder that holds config and processors.
+        config: What is known of the graphs, ready to be saved again.
+        following: The decoder behind a cache, or None where the graphs keep none.
+        first: The decoder that starts a cache, or runs without one; None where `following` can start.
+        encoder: The encoder, or None.
+        scratch: The folder of graphs that were rewritten, to be kept as long as they run.
+    """
+
+    folder: Path
+    config: FixedShapeConfig
+    following: Rungs | None
+    first: Rungs | None
+    encoder: Rungs | None
+    scratch: ScratchFolder | None
+
+    @property
+    def ladder(self) -> ShapeLadder:
+        """What the model as a whole takes from its processor: the encoder's shapes, or texts of any length."""
+        if self.encoder:
+            return self.encoder.ladder
+        decoder = self.following or self.first
+        assert decoder is not None  # find_parts has made sure
+        return ladder_of_texts(decoder.ladder.largest)
+
+
+def find_parts(
+    source: str | Path,
+    *,
+    file_name: str | None = None,
+    hub: HubOptions | None = None,
+    shapes: Sizes | None = None,
+    roles: Roles | None = None,
+) -> Parts:
+    """Returns the graphs of `source`, downloaded if they are on the Hub.
+
+    Args:
+        source: An ``.onnx`` file, a folder or a Hub repo id.
+        file_name: The one graph of the model, where there are others beside it.
+        hub: How the Hub is asked.
+        shapes: Sizes to pin dynamic axes to; ``context_length`` and ``prefill_length`` for the decoder, all others for
+            what their names say. By default what was saved with the graphs.
+        roles: Roles of axes, where the guessed ones are wrong; beside what was saved with the graphs.
+
+    Raises:
+        GraphNotFoundError: There is no decoder.
+        InvalidModelError: A file is broken, or its cache is laid out in a way that is not understood.
+        ShapeMismatchError: A size or a role contradicts the graphs.
+    """
+    folder, paths, saved = fetch_graphs(source, file_name, hub or HubOptions())
+    names = tuple(path.name for path in paths)
+    config = replace(saved, graphs=names) if saved else FixedShapeConfig(names)
+    asked = {key: sizes[0] if len(sizes) == 1 else sizes for key, sizes in sizes_of(shapes or {}).items()}
+    told = {name: list(axes) for name, axes in (roles or {}).items()}
+    config = replace(config, shapes=asked or config.shapes, roles={**config.roles, **told})
+    found, scratch = _sorted(paths, config, str(source))
+    if not found[FIRST] and not found[FOLLOWING]:
+        raise GraphNotFoundError(
+            f"{source} holds no graph that gives logits, as decoders do. Graphs there: {', '.join(names)}.",
+            source=str(source),
+            found=names,
+        )
+    sizes = sizes_of(config.shapes)
+    _check_keys(sizes, [contract for part in found.values() for _, contract in part])
+    parts = {kind: _rungs(kind, found[kind], found[ENCODER], sizes) for kind in (FOLLOWING, FIRST, ENCODER)}
+    return Parts(folder, config, *parts.values(), scratch)
+
+
+def kind_of(contract: ShapeContract) -> str:
+    """Returns which part of a model a graph is, by what it takes and gives."""
+    if "use_cache_branch" in contract.input_names:
+        return MERGED
+    if "logits" not in contract.output_names:
+        return ENCODER
+    return FOLLOWING if PAST in contract.sizes else FIRST
+
+
+Found = Mapping[str, Sequence[tuple[Path, ShapeContract]]]
+
+
+def _sorted(paths: Iterable[Path], config: FixedShapeConfig, source: str) -> tuple[Found, ScratchFolder | None]:
+    found: dict[str, list[tuple[Path, ShapeContract]]] = defaultdict(list)
+    for path in paths:
+        contract = read_contract(path, roles=config.roles)
+        found[kind_of(contract)].append((path, contract))
+    is_split = bool(found[FOLLOWING])
+    merged = [] if is_split else [path for path, _ in found[MERGED]]
+    masked = CONTEXT not in config.shapes or all(TOTAL in contract.sizes for _, contract in found[FOLLOWING])
+    if not merged and masked:
+        return found, None
+    scratch = ScratchFolder()
+    rewritten = _split(merged) if merged else _loaded(path for kind in (FIRST, FOLLOWING) for path, _ in found[kind])
+    if CONTEXT in config.shapes:
+        rewritten = ((name, open_cache(model)) for name, model in rewritten)
+    saved = save_rungs(rewritten, folder=scratch.path)
+    for kind in (FIRST, FOLLOWING):
+        found[kind] = []
+    for path in saved.paths:
+        contract = read_contract(path, roles=config.roles)
+        found[kind_of(contract)].append((path, contract))
+    return found, scratch
+
+
+def _loaded(paths: Iterable[Path]) -> Iterator[tuple[str, onnx.ModelProto]]:
+    for path in paths:
+        yield path.name, onnx.load(path)
+
+
+def _split(paths: Iterable[Path]) -> Iterator[tuple[str, onnx.ModelProto]]:
+    for _, model in _loaded(paths):
+        parts = split_merged(model)
+        yield "decoder_model.onnx", parts.first
+        yield "decoder_with_past_model.onnx", parts.following
+
+
+def _check_keys(sizes: Mapping[str, Sequence[int]], contracts: Sequence[ShapeContract]) -> None:
+    known = {role for contract in contracts for role in contract.sizes} - {PAST, TOTAL} | {CONTEXT, PREFILL}
+    if unknown := sorted(sizes.keys() - known):
+        raise ShapeMismatchError(
+            f"shapes= names {', '.join(unknown)}, and the graphs have {', '.join(sorted(known))}."
+        )
+    if short := [size for size in sizes.get(CONTEXT, ()) if size < 2]:
+        raise ShapeMismatchError(f"{CONTEXT} must be 2 or more, got {short[0]}.")
+
+
+def _rungs(
+    kind: str,
+    graphs: Sequence[tuple[Path, ShapeContract]],
+    encoders: Sequence[tuple[Path, ShapeContract]],
+    sizes: Mapping[str, Sequence[int]],
+) -> Rungs | None:
+    rungs = []
+    for path, contract in graphs:
+        pins = sizes if kind == ENCODER else _pins_of_decoder(contract, encoders, sizes)
+        known = {role: list(of) for role, of in pins.items() if role in contract.sizes}
+        for each in product(*known.values()):
+            pinned = dict(zip(known, each, strict=True))
+            if TOTAL in contract.sizes and PAST in pinned:
+                pinned[TOTAL] = pinned[PAST] + pinned[SEQUENCE]
+            rungs.append((contract.pinned(pinned), path))
+    return Rungs(ShapeLadder(tuple(rung for rung, _ in rungs)), tuple(path for _, path in rungs)) if rungs else None
+
+
+def _pins_of_decoder(
+    contract: ShapeContract, encoders: Sequence[tuple[Path, ShapeContract]], sizes: Mapping[str, Sequence[int]]
+) -> dict[str, Sequence[int]]:
+    pins = {role: of for role, of in sizes.items() if role not in (CONTEXT, PREFILL, SEQUENCE)}
+    contexts, has_cache = sizes.get(CONTEXT), bool(cache_of(contract))
+    if not has_cache:
+        return pins | ({SEQUENCE: contexts} if contexts else {key: sizes[key] for key in (SEQUENCE,) if key in sizes})
+    if SOURCE in contract.sizes and SOURCE not in pins and (places := sizes.get(SEQUENCE) or _places_of(encoders)):
+        pins[SOURCE] = places
+    if contexts is None and PREFILL not in sizes:
+        return pins
+    if contexts and PAST in contract.sizes:
+        pins[PAST] = [size - 1 for size in contexts]
+    pins[SEQUENCE] = [1] if _steps_alone(contract) else _prefills(contract, contexts, sizes.get(PREFILL))
+    return pins
+
+
+def _prefills(contract: ShapeContract, contexts: Sequence[int] | None, asked: Sequence[int] | None) -> list[int]:
+    """How many new tokens a run takes: one, for each step, and more for prompts."""
+    usual = _PREFILLS_BEHIND_ENCODERS if SOURCE in contract.sizes else _PREFILLS
+    most = max(contexts or usual)
+    chosen = asked or [size for size in usual if size <= most]
+    return list(dict.fromkeys([1, *chosen]))
+
+
+def _steps_alone(contract: ShapeContract) -> bool:
+    """Whether a graph of open length only gives logits of one token: stock decoders behind a cache and an encoder."""
+    logits = next(spec for spec in contract.outputs if spec.name == "logits")
+    return bool(logits.axes and len(logits.axes) == 3 and logits.axes[1].size == 1)
+
+
+def _places_of(encoders: Sequence[tuple[Path, ShapeContract]]) -> list[int]:
+    """How many places the encoder gives, where its graph says so."""
+    specs = (contract.outputs[0] for _, contract in encoders)
+    return [spec.axes[1].size for spec in specs if spec.axes and len(spec.axes) > 1 and spec.axes[1].size]
+
+
+def ladder_of_texts(rung: ShapeContract) -> ShapeLadder:
+    """Returns what goes into a decoder alone: texts of any length, which the model cuts into runs itself."""
+    names = ("input_ids", "attention_mask")
+
+    def free(spec: TensorSpec) -> TensorSpec:
+        return replace(spec, axes=(Axis(None, role=BATCH), Axis(None, role=SEQUENCE)))
+
+    texts = tuple(free(spec) for spec in rung.inputs if spec.name in names)
+    return ShapeLadder((replace(rung, inputs=texts),))

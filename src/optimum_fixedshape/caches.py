@@ -12,6 +12,9 @@ from .errors import InvalidModelError
 if TYPE_CHECKING:
     from .contract import ShapeContract, TensorSpec
 
+ENCODER, FIRST, FOLLOWING, MERGED = "encoder", "first", "following", "merged"
+"""The graphs of a model that writes: `MERGED` is a decoder that is `FIRST` and `FOLLOWING` in one."""
+
 _CACHES = frozenset({"past", "present", "cache", "kv"})
 _KEYS, _VALUES = frozenset({"key", "keys", "k"}), frozenset({"value", "values", "v"})
 _CROSS = frozenset({"encoder", "cross"})
@@ -59,6 +62,15 @@ def place_of(name: str) -> Place | None:
     if len(numbers) != 1 or is_key == is_value or _CACHES.isdisjoint(words):
         return None
     return Place(not _CROSS.isdisjoint(words), numbers[0], is_value)
+
+
+def kind_of(contract: ShapeContract) -> str:
+    """Returns which part of a model a graph is, by what it takes and gives."""
+    if "use_cache_branch" in contract.input_names:
+        return MERGED
+    if "logits" not in contract.output_names:
+        return ENCODER
+    return FOLLOWING if any(tensor.past for tensor in cache_of(contract)) else FIRST
 
 
 def cache_of(contract: ShapeContract) -> tuple[CacheTensor, ...]:

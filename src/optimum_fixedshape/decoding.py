@@ -167,10 +167,11 @@ def _check(rung: ShapeContract) -> None:
     new, slots = rung.sizes.get(SEQUENCE), rung.sizes.get(PAST)
     if new is None or (slots is None and PAST in rung.sizes):
         return
-    known = {new, slots, new + (slots or 0)}
+    total = new + (slots or 0)
+    known = {new, slots, total, None}
     presents = {tensor.present for tensor in cache_of(rung) if not tensor.place.is_cross}
     wrong = [spec for spec in rung.outputs if spec.name in presents and spec.axes and spec.axes[2].size not in known]
-    wrong += [spec for spec in rung.inputs if spec.name in _MASKS and spec.axes and spec.axes[1].size != max(known)]
+    wrong += [spec for spec in rung.inputs if spec.name in _MASKS and spec.axes and spec.axes[1].size != total]
     if wrong:
         raise InvalidModelError(
             f"{rung.path or 'The graph'} takes {new} new tokens behind {slots or 0} slots, which does not go with "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from .contract import BATCH, BATCHES, FILLED, ShapeContract
+from .caches import ENCODER, FOLLOWING, MERGED, kind_of
+from .contract import BATCH, BATCHES, FILLED, SEQUENCE, Axis, ShapeContract
 from .errors import ShapeMismatchError
 
 
@@ -91,6 +92,27 @@ class ShapeLadder:
 def rows_of(sizes: Mapping[str, int]) -> int:
     """Returns how many rows of output these sizes ask for: with two towers one for each pair."""
     return math.prod(size for role, size in sizes.items() if role in BATCHES)
+
+
+def entrance(rungs: Sequence[ShapeContract]) -> ShapeLadder:
+    """Returns what goes into a model of these graphs from outside: of one that writes, what the encoder takes, or texts.
+
+    Raises:
+        ShapeMismatchError: The graphs are not of one model.
+    """
+    kinds = [kind_of(rung) for rung in rungs]
+    if FOLLOWING not in kinds and MERGED not in kinds:
+        return ShapeLadder(tuple(rungs))
+    encoders = tuple(rung for rung, kind in zip(rungs, kinds, strict=True) if kind == ENCODER)
+    return ShapeLadder(encoders) if encoders else ladder_of_texts(rungs[0])
+
+
+def ladder_of_texts(decoder: ShapeContract) -> ShapeLadder:
+    """Returns what goes into a decoder alone: texts of any length, which the model cuts into runs itself."""
+    axes = (Axis(None, role=BATCH), Axis(None, role=SEQUENCE))
+    names = ("input_ids", "attention_mask")
+    texts = tuple(replace(spec, axes=axes) for spec in decoder.inputs if spec.name in names)
+    return ShapeLadder((replace(decoder, inputs=texts),))
 
 
 def _room(size: int | None) -> float:

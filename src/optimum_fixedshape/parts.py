@@ -15,20 +15,19 @@ from typing import NamedTuple
 
 import onnx
 
-from .caches import cache_of
+from .caches import ENCODER, FIRST, FOLLOWING, MERGED, cache_of, kind_of
 from .config import FixedShapeConfig
-from .contract import BATCH, PAST, SEQUENCE, SOURCE, TOTAL, Axis, ShapeContract, TensorSpec
+from .contract import PAST, SEQUENCE, SOURCE, TOTAL, ShapeContract
 from .decoding import CONTEXT, PREFILL
 from .errors import GraphNotFoundError, ShapeMismatchError
 from .graph.decoders import open_cache, split_merged
 from .graph.reader import read_contract
 from .graph.weights import save_rungs
 from .hub import HubOptions
-from .ladder import ShapeLadder
+from .ladder import ShapeLadder, ladder_of_texts
 from .repo import Roles, Sizes, fetch_graphs, sizes_of
 from .scratch import ScratchFolder
 
-ENCODER, FIRST, FOLLOWING, MERGED = "encoder", "first", "following", "merged"
 _PREFILLS = (16, 64, 256)
 _PREFILLS_BEHIND_ENCODERS = (8, 64)
 
@@ -110,15 +109,6 @@ def find_parts(
     _check_keys(sizes, [contract for part in found.values() for _, contract in part])
     parts = {kind: _rungs(kind, found[kind], found[ENCODER], sizes) for kind in (FOLLOWING, FIRST, ENCODER)}
     return Parts(folder, config, *parts.values(), scratch)
-
-
-def kind_of(contract: ShapeContract) -> str:
-    """Returns which part of a model a graph is, by what it takes and gives."""
-    if "use_cache_branch" in contract.input_names:
-        return MERGED
-    if "logits" not in contract.output_names:
-        return ENCODER
-    return FOLLOWING if PAST in contract.sizes else FIRST
 
 
 Found = Mapping[str, Sequence[tuple[Path, ShapeContract]]]
@@ -222,14 +212,3 @@ def _places_of(encoders: Sequence[tuple[Path, ShapeContract]]) -> list[int]:
     """How many places the encoder gives, where its graph says so."""
     specs = (contract.outputs[0] for _, contract in encoders)
     return [spec.axes[1].size for spec in specs if spec.axes and len(spec.axes) > 1 and spec.axes[1].size]
-
-
-def ladder_of_texts(rung: ShapeContract) -> ShapeLadder:
-    """Returns what goes into a decoder alone: texts of any length, which the model cuts into runs itself."""
-    names = ("input_ids", "attention_mask")
-
-    def free(spec: TensorSpec) -> TensorSpec:
-        return replace(spec, axes=(Axis(None, role=BATCH), Axis(None, role=SEQUENCE)))
-
-    texts = tuple(free(spec) for spec in rung.inputs if spec.name in names)
-    return ShapeLadder((replace(rung, inputs=texts),))

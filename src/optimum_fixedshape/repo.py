@@ -17,7 +17,7 @@ from .contract import ShapeContract
 from .errors import GraphNotFoundError, ShapeMismatchError
 from .graph.reader import read_contract
 from .hub import HubOptions, HubRepo
-from .ladder import ShapeLadder
+from .ladder import ShapeLadder, entrance
 from .sessions import check_files
 
 MAIN_GRAPH = "model.onnx"
@@ -134,14 +134,16 @@ def peek_ladder(source: str | Path, *, file_name: str | None = None, hub: HubOpt
         InvalidModelError: A file is broken.
     """
     if Path(source).is_file():
-        return ShapeLadder((read_contract(source),))
+        return entrance([read_contract(source)])
     hub = hub or HubOptions()
     place = _place(source, hub)
-    graphs, saved = _choose(place, file_name, hub.subfolder, source=str(source))
+    graphs, saved = _choose_all(place, hub.subfolder)
+    if file_name or not (saved or any(PurePosixPath(name).name in _PARTS - {MAIN_GRAPH} for name in graphs)):
+        graphs, saved = _choose(place, file_name, hub.subfolder, source=str(source))
     contracts = [place.contract(name, saved.roles if saved else {}) for name in graphs]
-    return ShapeLadder(
-        tuple(rung for contract in contracts for rung in pin_all(contract, saved.shapes if saved else {}))
-    )
+    ladder = entrance(contracts)
+    known = {key: size for key, size in saved.shapes.items() if key in ladder.largest.sizes} if saved else {}
+    return ShapeLadder(tuple(rung for contract in ladder.rungs for rung in pin_all(contract, known)))
 
 
 def holds_torch_model(source: str | Path, hub: HubOptions | None = None) -> bool:
@@ -194,12 +196,12 @@ def _fetched(place: LocalFolder | HubRepo, graphs: Sequence[str], hub: HubOption
 def _choose_all(place: LocalFolder | HubRepo, subfolder: str) -> tuple[list[str], FixedShapeConfig | None]:
     """The graphs of the saved config, or those of the shallowest folder that has any: the well-known ones, or all."""
     inside = [name for name in place.names if PurePosixPath(name).is_relative_to(subfolder)]
+    graphs = _shallowest(name for name in inside if name.endswith(".onnx"))
     configs = _shallowest(name for name in inside if PurePosixPath(name).name == CONFIG_NAME)
-    if len(configs) == 1:
+    if len(configs) == 1 and _depth(configs) <= _depth(graphs):
         folder = PurePosixPath(configs[0]).parent
         if config := FixedShapeConfig.from_folder(place.fetch(configs) / folder):
-            return [_there(str(folder / name), inside, str(folder)) for name in config.graphs], config
-    graphs = _shallowest(name for name in inside if name.endswith(".onnx"))
+            return [_there(str(folder / name), graphs, str(folder)) for name in config.graphs], config
     known = [name for name in graphs if PurePosixPath(name).name in _PARTS]
     return known or graphs, None
 

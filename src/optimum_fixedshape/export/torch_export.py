@@ -59,25 +59,63 @@ def export_rung(
         ExportError: PyTorch cannot trace or translate the model, the model has no such output, or the size of an
             output depends on values.
     """
+    return export_module(_Positional(model, inputs, output_names), inputs, output_names, model=model, opset=opset)
+
+
+def export_module(
+    module: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    output_names: Sequence[str],
+    *,
+    model: torch.nn.Module,
+    opset: int = OPSET,
+) -> onnx.ModelProto:
+    """Returns `module` as a graph that takes exactly the shapes of `inputs`; see `export_rung`.
+
+    Args:
+        module: What is traced: it takes the tensors of `inputs` by position, and returns a tuple of tensors.
+        inputs: Names of the graph's inputs to examples.
+        output_names: Names of the graph's outputs.
+        model: The transformers model that `module` calls. The graph and its errors are named after it.
+        opset: Opset of the graph, 18 or later.
+
+    Raises:
+        ExportError: PyTorch cannot trace or translate the module, or the size of an output depends on values.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
-    try:
-        with _quiet(), _traceable(model), torch.no_grad():
-            # Not torch.onnx.export(model): where its first capture fails, it may settle for one that bakes values in.
-            traced = torch.export.export(_Positional(model, inputs, output_names), tuple(inputs.values()), strict=False)
-            program = torch.onnx.export(
-                traced,
-                dynamo=True,
-                input_names=list(inputs),
-                output_names=list(output_names),
-                opset_version=opset,
-                verbose=False,
-            )
-            exported = program.model_proto
-    except Exception as error:  # the exporter raises errors of every kind
-        raise _export_error(model, shapes, cause=_cause(error)) from error
+    with tracing(model, shapes):
+        # Not torch.onnx.export(module): where its first capture fails, it may settle for one that bakes values in.
+        traced = torch.export.export(module, tuple(inputs.values()), strict=False)
+        program = torch.onnx.export(
+            traced,
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(output_names),
+            opset_version=opset,
+            verbose=False,
+        )
+        exported = program.model_proto
     if loose := [value.name for value in exported.graph.output if not _is_fixed(value)]:
         raise _export_error(model, shapes, cause=f"the size of {', '.join(loose)} depends on the values of the inputs")
     return _signed(_stripped(exported), architecture=type(model).__name__)
+
+
+@contextmanager
+def tracing(model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[None]:
+    """Runs its block with `model` in evaluation mode, with eager attention, and in silence.
+
+    Args:
+        model: The model. It comes back as it was.
+        shapes: The shapes that it is run at, for the message.
+
+    Raises:
+        ExportError: The block raises an error, whatever kind of error that is.
+    """
+    try:
+        with _quiet(), _traceable(model), torch.no_grad():
+            yield
+    except Exception as error:  # the exporter raises errors of every kind
+        raise _export_error(model, shapes, cause=_cause(error)) from error
 
 
 class _Positional(torch.nn.Module):  # type: ignore[misc]  # mypy sees torch as Any
@@ -116,7 +154,8 @@ def _attention(model: torch.nn.Module) -> dict[str, Any]:
         return {}
     parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
     chosen = {name: part._attn_implementation for name, part in parts.items() if part is not None}
-    return {"": model.config._attn_implementation, **chosen}
+    # A part that is no model of its own, such as MPT's attn_config, has chosen nothing.
+    return {"": model.config._attn_implementation, **{name: each for name, each in chosen.items() if each}}
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from optimum_fixedshape.contract import PAST, SEQUENCE, ShapeContract
 from optimum_fixedshape.decoding import Decoder, Tokens, check_context
 from optimum_fixedshape.errors import MissingInputError
 from optimum_fixedshape.fitting import Array, Fill
-from optimum_fixedshape.ladder import ShapeLadder
-from optimum_fixedshape.parts import Parts, Rungs, find_parts, ladder_of_texts
+from optimum_fixedshape.ladder import ShapeLadder, ladder_of_texts
+from optimum_fixedshape.parts import Parts, Rungs, find_parts
 from optimum_fixedshape.runtime import RungStats, Runtime
 from optimum_fixedshape.scratch import ScratchFolder
 from optimum_fixedshape.sessions import SessionPool
@@ -126,6 +126,14 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
     def can_generate(self) -> bool:
         """Whether the model writes text with ``generate()``."""
         return True
+
+    def is_remote_code(self) -> bool:
+        """Whether the class came from a repo: transformers 5 asks."""
+        return False
+
+    def get_experts_implementation(self) -> dict[str, str]:
+        """Returns how mixtures of experts are computed, which is baked into a graph: transformers 5 asks."""
+        return {}
 
     def graph_files(self) -> dict[Path, ShapeContract]:
         """Every graph's file with one of its contracts."""

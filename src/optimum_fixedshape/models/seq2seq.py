@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from transformers import WhisperForConditionalGeneration
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
@@ -161,7 +160,11 @@ class Seq2SeqMixin(GenerationBase):
 class WhisperMixin(Seq2SeqMixin):
     """Put before optimum's `ORTModelForWhisper`: transformers' own long-form transcription, languages and tasks."""
 
-    prepare_inputs_for_generation = WhisperForConditionalGeneration.prepare_inputs_for_generation
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the arguments of `forward` for one step: rows that are padded on the left count from their start."""
+        if (mask := kwargs.get("decoder_attention_mask")) is not None:
+            kwargs.setdefault("decoder_position_ids", (mask.long().cumsum(-1) - 1).clamp(min=0))
+        return super().prepare_inputs_for_generation(*args, **kwargs)
 
     def forward(self, input_features: Any = None, *args: Any, decoder_position_ids: Any = None, **inputs: Any) -> Any:
         """Returns a `Seq2SeqLMOutput`; see `Seq2SeqMixin.forward`.

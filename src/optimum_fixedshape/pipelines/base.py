@@ -76,7 +76,7 @@ class FixedShapePipeline:
         device: Any = None,
         **kwargs: Any,
     ) -> None:
-        row = find_task(self.fixed_task)
+        row = find_task(self.fixed_task, model=_name_of_class(model))
         _check_model(model, row)
         apart = zip(KINDS, (tokenizer, image_processor, feature_extractor, video_processor), strict=True)
         given = (parts_of(processor) if processor is not None else {}) | {
@@ -261,6 +261,11 @@ def _look_ahead(contract: ShapeContract, inputs: Any) -> int:
     sizes = ([axis.size or 1 for axis in spec.axes or () if axis.role not in BATCHES] for spec in tensors)
     row = 4 * sum(int(np.prod(each)) for each in sizes)
     return max(rows, min(batches * rows, _LOOK_AHEAD_BYTES // row))
+
+
+def _name_of_class(model: Any) -> str | None:
+    """The model class that the task table knows."""
+    return model.task.model if isinstance(model, FixedShapeMixin) and model.task else None
 
 
 def _check_model(model: Any, row: Task) -> None:

@@ -21,8 +21,8 @@ from optimum_fixedshape.processors.auto import (
     AutoVideoProcessor,
 )
 from optimum_fixedshape.processors.combined import is_of_kind, parts_of
-from optimum_fixedshape.repo import find_graphs, holds_torch_model
-from optimum_fixedshape.tasks import Overflow, Task, find_task, task_of_architectures
+from optimum_fixedshape.repo import fetch_graphs, holds_torch_model
+from optimum_fixedshape.tasks import Overflow, Task, find_task, task_of_architectures, tasks_called
 
 from . import classes
 from .base import FixedShapePipeline
@@ -81,7 +81,7 @@ def pipeline(
     loading = dict(model_kwargs or {})
     cached = {name: loading[name] for name in ("cache_dir", "local_files_only", "force_download") if name in loading}
     hub = HubOptions(revision, token, **cached)
-    row = find_task(task) if task is not None else _task_of(model, hub)
+    row = _row_of(task, model, hub)
     pipeline_class = _pipeline_class(row, pipeline_class)
     loading |= {name: kwargs.pop(name) for name in _OF_WEIGHTS if name in kwargs}
     options = hub.for_transformers() | ({} if trust_remote_code is None else {"trust_remote_code": trust_remote_code})
@@ -91,7 +91,7 @@ def pipeline(
     given = {kind: each for kind, each in apart if each is not None}
     combined = data_processor if processor is None else processor
     processors = _processors(given, combined, model, row, options, use_fast)
-    return pipeline_class(model=model, **processors, overflow=overflow, task=row.name, **kwargs)
+    return pipeline_class(model=model, **processors, overflow=overflow, task=task or row.name, **kwargs)
 
 
 def _check_model(model: Any, task: str | None) -> None:
@@ -108,6 +108,16 @@ def _check_model(model: Any, task: str | None) -> None:
         )
 
 
+def _row_of(task: str | None, model: Any, hub: HubOptions) -> Task:
+    """The row of the task; where models of several kinds have it, that of the model's kind."""
+    if task is None:
+        return _task_of(model, hub)
+    if len(tasks_called(task)) < 2:
+        return find_task(task)
+    told = model.task if isinstance(model, FixedShapeMixin) else _task_of_architectures(model, hub)
+    return find_task(task, model=told.model if told else None)
+
+
 def _task_of(model: Any, hub: HubOptions) -> Task:
     """The task that the model was made for, by what is saved with it."""
     if isinstance(model, FixedShapeMixin):
@@ -121,19 +131,25 @@ def _task_of(model: Any, hub: HubOptions) -> Task:
 
 
 def _saved_task(source: str | Path, hub: HubOptions) -> Task | None:
-    folder: str | Path = source
+    folder = _folder_of(source, hub)
+    told = _task_of_architectures(folder, hub)
+    saved = FixedShapeConfig.from_folder(folder) if isinstance(folder, Path) else None
+    return find_task(saved.task, model=told.model if told else None) if saved and saved.task else told
+
+
+def _folder_of(source: str | Path, hub: HubOptions) -> str | Path:
+    """The folder of a model's graphs and config; the source itself where a PyTorch model waits to be exported."""
     try:
-        graphs = find_graphs(source, hub=hub)
+        return fetch_graphs(source, None, hub)[0]
     except GraphNotFoundError:
         if not holds_torch_model(source, hub):
             raise
-    else:
-        folder = graphs.folder
-        for saved in (graphs.config, FixedShapeConfig.from_folder(folder)):
-            if saved and saved.task:
-                return find_task(saved.task)
+        return source
+
+
+def _task_of_architectures(source: str | Path, hub: HubOptions) -> Task | None:
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, **hub.for_transformers())
+        config = transformers.AutoConfig.from_pretrained(_folder_of(source, hub), **hub.for_transformers())
     except (OSError, ValueError):
         return None
     return task_of_architectures(config.architectures or ())
@@ -145,7 +161,12 @@ def _pipeline_class(row: Task, wanted: Any) -> Any:
         raise UnsupportedTaskError(
             f"transformers has no pipeline for {row.name}; call the model itself.", task=row.name
         )
-    ours = getattr(classes, row.pipeline)
+    ours = getattr(classes, row.pipeline, None)
+    if ours is None:
+        raise UnsupportedTaskError(
+            f"transformers {transformers.__version__} has no pipeline for {row.name}; call the model itself.",
+            task=row.name,
+        )
     if wanted is None or issubclass(ours, wanted):
         return ours
     if issubclass(wanted, FixedShapePipeline):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from transformers.pipelines.base import ChunkPipeline
+
 from optimum_fixedshape.contract import SAMPLES
 from optimum_fixedshape.errors import InputTooLongError
 from optimum_fixedshape.processors.sounds import load_sound
@@ -31,9 +33,20 @@ class SoundPipeline(FixedShapePipeline):
 
 
 class SpeechPipeline(FixedShapePipeline):
-    """Writes down speech of any length: what no rung holds is cut into windows as long as the largest."""
+    """Writes down speech of any length: what no rung holds is cut into windows as long as the largest.
+
+    Models that write word by word, such as Whisper, have their own ways with long sounds, which are transformers'.
+    """
 
     feature_extractor: Any
+
+    def get_iterator(self, *args: Any) -> Any:
+        """Returns the answers, computed as they are asked for."""
+        return (ChunkPipeline if self.model.can_generate() else FixedShapePipeline).get_iterator(self, *args)
+
+    def run_single(self, *args: Any) -> Any:
+        """Returns the answer to one sound."""
+        return (ChunkPipeline if self.model.can_generate() else FixedShapePipeline).run_single(self, *args)
 
     def preprocess(self, inputs: Any, chunk_length_s: float = 0, stride_length_s: Any = None) -> Iterator[Any]:
         """Yields the windows of a sound, as transformers cuts them for ``chunk_length_s=``.

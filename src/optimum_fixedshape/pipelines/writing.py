@@ -28,5 +28,6 @@ class TextPipeline(WritingPipeline):
     def __init__(self, model: Any, tokenizer: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(model, tokenizer, *args, **kwargs)
         this: Any = self
-        if self.overflow == "truncate":
+        if self.overflow == "truncate" and (limit := self.model.context_length):
+            self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, limit)
             this._preprocess_params["handle_long_generation"] = "hole"

@@ -70,7 +70,7 @@ def kind_of(contract: ShapeContract) -> str:
         return MERGED
     if "logits" not in contract.output_names:
         return ENCODER
-    return FOLLOWING if any(tensor.past for tensor in cache_of(contract)) else FIRST
+    return FOLLOWING if any(tensor.past for tensor in contract.cache) else FIRST
 
 
 def cache_of(contract: ShapeContract) -> tuple[CacheTensor, ...]:

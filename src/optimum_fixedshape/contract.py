@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .caches import CacheTensor, cache_of
 from .errors import ShapeMismatchError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class TensorSpec:
         """The index of the first axis that has `role`, or None."""
         return next((i for i, axis in enumerate(self.axes or ()) if axis.role == role), None)
 
-    @property
+    @cached_property
     def batch_role(self) -> str | None:
         """The role of the axis that counts rows, or None."""
         return next((role for role in self.roles() if role in BATCHES), None)
@@ -190,6 +191,11 @@ class ShapeContract:
     def is_fixed(self) -> bool:
         """Whether every dimension of every input is baked in."""
         return all(spec.is_fixed for spec in self.inputs)
+
+    @cached_property
+    def cache(self) -> tuple[CacheTensor, ...]:
+        """The keys and values that a decoder takes and gives; see `caches.cache_of`."""
+        return cache_of(self)
 
     def input(self, name: str) -> TensorSpec:
         """Returns the input called `name`.

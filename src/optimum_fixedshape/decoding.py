@@ -13,10 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
-from .caches import CacheTensor, Place, cache_of
+from .caches import CacheTensor, Place
 from .contract import BATCH, PAST, SEQUENCE, SOURCE, ShapeContract
 from .errors import InputTooLongError, InvalidModelError
-from .fitting import Array, Arrays, prepare
+from .fitting import Array, Arrays, Feed, prepare
 from .runtime import Runtime
 from .unfitting import join
 
@@ -126,7 +126,7 @@ class Decoder:
         index = runtime.ladder.choose(sizes)
         rung = runtime.ladder.rungs[index]
         room, slots = rung.sizes.get(SEQUENCE) or new, _slots(rung, memory.length)
-        cache = cache_of(rung)
+        cache = rung.cache
         arrays, _ = prepare(
             {
                 **_sources(inputs, rung, source),
@@ -135,7 +135,7 @@ class Decoder:
             },
             rung,
         )
-        feeds, pieces = runtime.run_rung(index, arrays)
+        feeds, pieces = _run(runtime, index, arrays, tokens)
         outputs = dict(zip(rung.output_names, join(pieces, [feed.spans for feed in feeds], rung), strict=True))
         runtime.count(index, len(feeds), [sizes], sizes)
         if slide and self.limit is not None:
@@ -162,6 +162,26 @@ def check_context(tokens: int, limit: int | None) -> None:
         )
 
 
+_BEYOND_A_TABLE = "out of data bounds"
+
+
+def _run(
+    runtime: Runtime, index: int, arrays: Arrays, tokens: Tokens
+) -> tuple[list[Feed], list[list[Array]]]:
+    try:
+        return runtime.run_rung(index, arrays)
+    except Exception as error:  # onnxruntime's errors share no public base class
+        if _BEYOND_A_TABLE not in str(error):
+            raise
+        raise InputTooLongError(
+            f"The model has learned no position {int(tokens.positions.max())}, or has no token "
+            f"{int(tokens.ids.max())} in its vocabulary: onnxruntime says {error}",
+            size=int(tokens.positions.max()) + 1,
+            limit=int(tokens.positions.max()),
+            axis=CONTEXT,
+        ) from error
+
+
 def _check(rung: ShapeContract) -> None:
     """Raises an error unless the graph's mask and cache are as long as slots and new tokens."""
     new, slots = rung.sizes.get(SEQUENCE), rung.sizes.get(PAST)
@@ -169,7 +189,7 @@ def _check(rung: ShapeContract) -> None:
         return
     total = new + (slots or 0)
     known = {new, slots, total, None}
-    presents = {tensor.present for tensor in cache_of(rung) if not tensor.place.is_cross}
+    presents = {tensor.present for tensor in rung.cache if not tensor.place.is_cross}
     wrong = [spec for spec in rung.outputs if spec.name in presents and spec.axes and spec.axes[2].size not in known]
     wrong += [spec for spec in rung.inputs if spec.name in _MASKS and spec.axes and spec.axes[1].size != total]
     if wrong:

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import onnx
 
-from .caches import ENCODER, FIRST, FOLLOWING, MERGED, cache_of, kind_of
+from .caches import ENCODER, FIRST, FOLLOWING, MERGED, kind_of
 from .config import FixedShapeConfig
 from .contract import PAST, SEQUENCE, SOURCE, TOTAL, ShapeContract
 from .decoding import CONTEXT, PREFILL
 from .errors import GraphNotFoundError, ShapeMismatchError
-from .graph.decoders import open_cache, split_merged
+from .graph.decoders import open_cache
+from .graph.merged import split_merged
 from .graph.reader import read_contract
 from .graph.weights import save_rungs
 from .hub import HubOptions
@@ -181,10 +182,11 @@ def _pins_of_decoder(
     contract: ShapeContract, encoders: Sequence[tuple[Path, ShapeContract]], sizes: Mapping[str, Sequence[int]]
 ) -> dict[str, Sequence[int]]:
     pins = {role: of for role, of in sizes.items() if role not in (CONTEXT, PREFILL, SEQUENCE)}
-    contexts, has_cache = sizes.get(CONTEXT), bool(cache_of(contract))
+    contexts, has_cache = sizes.get(CONTEXT), bool(contract.cache)
     if not has_cache:
         return pins | ({SEQUENCE: contexts} if contexts else {key: sizes[key] for key in (SEQUENCE,) if key in sizes})
-    if SOURCE in contract.sizes and SOURCE not in pins and (places := sizes.get(SEQUENCE) or _places_of(encoders)):
+    is_open = contract.sizes.get(SOURCE, 0) is None
+    if is_open and SOURCE not in pins and (places := sizes.get(SEQUENCE) or _places_of(encoders)):
         pins[SOURCE] = places
     if contexts is None and PREFILL not in sizes:
         return pins

@@ -45,6 +45,11 @@ class Task:
     overflow: Overflow = "error"
     architectures: tuple[str, ...] = ()
 
+    @property
+    def writes(self) -> bool:
+        """Whether its models write word by word: they are exported in several parts."""
+        return self.model in _WRITERS
+
 
 class _Kind(TypedDict):
     modality: Modality
@@ -70,6 +75,8 @@ _CAUSAL = ("ORTModelForCausalLM", "AutoModelForCausalLM", "CausalLMOutputWithPas
 _SEQ2SEQ = ("ORTModelForSeq2SeqLM", "AutoModelForSeq2SeqLM", "Seq2SeqLMOutput")
 _VISION2SEQ = ("ORTModelForVision2Seq", "AutoModelForImageTextToText", "Seq2SeqLMOutput")
 _TEXT = ("input_ids", "attention_mask")
+
+_WRITERS = frozenset({_CAUSAL[0], _SEQ2SEQ[0], _VISION2SEQ[0], "ORTModelForSpeechSeq2Seq"})
 
 # Models that write come first: transformers lists some of them, such as BART, among those that fill masks, too.
 TASKS: tuple[Task, ...] = (

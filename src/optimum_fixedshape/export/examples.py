@@ -46,6 +46,11 @@ def axes_of(model: Any, row: Task) -> dict[str, Roles]:
     return {name: tuple(tower_of(roles) if role == BATCH else role for role in roles) for name, roles in axes.items()}
 
 
+def keys_of(axes: Axes) -> list[str]:
+    """Returns the shape keys of a graph's inputs."""
+    return list(dict.fromkeys(role for roles in axes.values() for role in roles if role not in (None, BOXES)))
+
+
 def example_of(model: Any, axes: Axes, sizes: Combination, *, seed: int = 0) -> dict[str, torch.Tensor]:
     """Returns random inputs of these sizes with real padding: each row is a little shorter than the one before."""
     generator = torch.Generator().manual_seed(seed)

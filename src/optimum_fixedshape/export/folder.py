@@ -23,13 +23,13 @@ from optimum_fixedshape.graph.reader import read_contract
 from optimum_fixedshape.graph.weights import save_rungs
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.repo import MAIN_GRAPH, Sizes
-from optimum_fixedshape.roles import BOXES
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.tasks import Task, find_task, task_of_architectures
 
-from .examples import Axes, axes_of, example_of
+from .examples import Axes, axes_of, example_of, keys_of
 from .shapes import Combination, combinations_of
 from .torch_export import export_rung
+from .writers import export_writer, writer_difference
 
 logger = logging.getLogger(__name__)
 
@@ -79,29 +79,53 @@ def export_model(
         processor = _processor_of(model_or_id, hub_options) if processor is None else processor
     if row.name == "feature-extraction" and model.main_input_name == "pixel_values":
         row = find_task("image-feature-extraction")
-    axes = axes_of(model, row)
-    keys = list(dict.fromkeys(role for roles in axes.values() for role in roles if role not in (None, BOXES)))
-    combinations = combinations_of(shapes, row, model.config, keys, processor)
-    names = [MAIN_GRAPH, *("model_" + "x".join(map(str, sizes.values())) + ".onnx" for sizes in combinations[1:])]
-    bar = tqdm(combinations, desc=f"Exporting {type(model).__name__}", unit="graph", disable=not progress)
-    stale = _graphs_in(folder) - set(names)
+    stale = _graphs_in(folder)
     with _evaluated(model):
-        outputs = _outputs_of(model, row, axes, combinations[-1])
-        save_rungs(_exported(model, axes, outputs, names, bar), folder=folder)
-        difference = {
-            name: _difference(model, axes, outputs, folder / name, sizes)
-            for name, sizes in zip(names, combinations, strict=True)
-            if sizes.get(SEQUENCE, 0) <= _MEASURED_UP_TO
-        }
-    FixedShapeConfig(tuple(names), task=row.name, difference=difference).save_pretrained(folder)
-    for name in stale:
+        export = _export_writer if row.writes else _export_plain
+        names, difference = export(model, row, folder, shapes=shapes, processor=processor, progress=progress)
+        _save_configs(model, folder, FixedShapeConfig(names, task=row.name, difference=difference))
+        if row.writes:
+            worst = writer_difference(model, row, folder)
+            _warn_beyond_rounding(names[0], worst)
+            FixedShapeConfig(names, task=row.name, difference=dict.fromkeys(names, worst)).save_pretrained(folder)
+    for name in stale - set(names):
         (folder / name).unlink(missing_ok=True)
-    config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
     return folder
+
+
+def _save_configs(model: Any, folder: Path, fixed_shape_config: FixedShapeConfig) -> None:
+    fixed_shape_config.save_pretrained(folder)
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    if (generation_config := getattr(model, "generation_config", None)) is not None:
+        generation_config.save_pretrained(folder)
+
+
+def _export_plain(
+    model: Any, row: Task, folder: Path, *, shapes: Sizes | None, processor: Any, progress: bool
+) -> tuple[tuple[str, ...], dict[str, float]]:
+    """The names of the graphs, and how far each is from the original."""
+    axes = axes_of(model, row)
+    combinations = combinations_of(shapes, row, model.config, keys_of(axes), processor)
+    names = [MAIN_GRAPH, *("model_" + "x".join(map(str, sizes.values())) + ".onnx" for sizes in combinations[1:])]
+    bar = tqdm(combinations, desc=f"Exporting {type(model).__name__}", unit="graph", disable=not progress)
+    outputs = _outputs_of(model, row, axes, combinations[-1])
+    save_rungs(_exported(model, axes, outputs, names, bar), folder=folder)
+    return tuple(names), {
+        name: _difference(model, axes, outputs, folder / name, sizes)
+        for name, sizes in zip(names, combinations, strict=True)
+        if sizes.get(SEQUENCE, 0) <= _MEASURED_UP_TO
+    }
+
+
+def _export_writer(
+    model: Any, row: Task, folder: Path, *, shapes: Sizes | None, processor: Any, progress: bool
+) -> tuple[tuple[str, ...], dict[str, float]]:
+    """The names of the graphs; how far they are from the original shows once the folder is whole."""
+    return export_writer(model, row, folder, shapes=shapes, processor=processor, progress=progress), {}
 
 
 def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]) -> Task:
@@ -185,6 +209,10 @@ def _difference(model: Any, axes: Axes, outputs: Sequence[str], path: Path, size
         per_token = real.ndim and theirs.shape[: real.ndim] == real.shape
         apart = np.abs(theirs - ours)
         worst = max(worst, float((apart[real] if per_token else apart).max()))
-    if not worst <= _WORTH_A_WARNING:
-        logger.warning("%s differs from the original by %.1e.", path.name, worst)
+    _warn_beyond_rounding(path.name, worst)
     return worst
+
+
+def _warn_beyond_rounding(name: str, worst: float) -> None:
+    if not worst <= _WORTH_A_WARNING:
+        logger.warning("%s differs from the original by %.1e.", name, worst)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -123,3 +123,34 @@ def random_rows(
         else:
             feeds[spec.name] = generator.standard_normal(shape).astype(spec.dtype)
     return feeds
+
+
+def assert_writes_as_original(
+    model: Any, original: Any, inputs: Callable[[int], dict[str, Any]], lengths: Iterable[int], *, steps: int = 5
+) -> None:
+    """Asserts that `generate()` gives the original's tokens and logits, greedily and in beams.
+
+    Args:
+        model: Ours.
+        original: The PyTorch model.
+        inputs: Makes the arguments of `generate`, for one row and for several, of a prompt of so many tokens.
+        lengths: Of the prompts; none longer than the context without its last token.
+        steps: How many tokens are written, where the context holds them.
+    """
+    most = model.context_length or 2**30
+    for length in lengths:
+        given, prompt = inputs(length), 1 if original.config.is_encoder_decoder else length
+        how = {"max_new_tokens": min(steps, most - prompt), "do_sample": False}
+        how |= {"return_dict_in_generate": True, "output_logits": True}
+        for beams in (1, 3):
+            theirs, ours = (each.generate(**given, **how, num_beams=beams) for each in (original, model))
+            where = f"prompt of {length}, {beams} beams"
+            assert ours.sequences.tolist() == theirs.sequences.tolist(), where
+            scale = max(float(logits.abs().max()) for logits in theirs.logits)
+            assert_same(ours.logits, theirs.logits, tolerance=scale * TOLERANCE, where=where)
+
+
+def lengths_around(*sizes: int, most: int) -> list[int]:
+    """Returns the lengths of prompts below, at and above each size, from one token to `most`."""
+    around = {length for size in sizes for length in (size - 1, size, size + 1)}
+    return sorted(length for length in {1, *around, most} if 1 <= length <= most)

@@ -14,17 +14,28 @@ SOURCE = Path(optimum_fixedshape.__file__).parent
 
 LAYERS = [
     ["errors", "_compat"],
-    ["contract"],
+    ["contract", "caches"],
     ["ladder"],
     ["roles"],
     ["fitting", "graph"],
     ["unfitting", "windows", "padding"],
-    ["sessions", "runtime", "config", "hub", "repo", "tasks"],
+    ["sessions", "runtime", "config", "hub", "repo", "scratch", "tasks"],
+    ["decoding", "parts"],
     ["processors", "models"],
     ["pipelines", "export"],
 ]
 STRANGERS = {"processors", "models"}
-WITHOUT_TORCH = ["contract", "ladder", "roles", "fitting", "unfitting", "graph.reader", "windows", "runtime"]
+WITHOUT_TORCH = [
+    "contract",
+    "ladder",
+    "roles",
+    "fitting",
+    "unfitting",
+    "graph.reader",
+    "windows",
+    "runtime",
+    "decoding",
+]
 # A repo that has no graph yet is exported while it is loaded, which must not cost an import when it has one.
 UP_ON_PURPOSE = {("models.loading", "export.folder"), ("models.loading", "export.shapes")}
 

@@ -108,8 +108,10 @@ def find_parts(
         )
     sizes = sizes_of(config.shapes)
     _check_keys(sizes, [contract for part in found.values() for _, contract in part])
-    parts = {kind: _rungs(kind, found[kind], found[ENCODER], sizes) for kind in (FOLLOWING, FIRST, ENCODER)}
-    return Parts(folder, config, *parts.values(), scratch)
+    following, first, encoder = (
+        _rungs(kind, found[kind], found[ENCODER], sizes) for kind in (FOLLOWING, FIRST, ENCODER)
+    )
+    return Parts(folder, config, following, first, encoder, scratch)
 
 
 Found = Mapping[str, Sequence[tuple[Path, ShapeContract]]]

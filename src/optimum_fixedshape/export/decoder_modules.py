@@ -142,6 +142,7 @@ def _decoded(
     positions, tables = None, position_tables(model)
     if "position_offset" in given:
         positions = torch.arange(slots, slots + new, device=encoded.device) + given["position_offset"]
+        positions = positions * given["decoder_attention_mask"][:, -new:]  # padding may stand beyond the last position
         if not tables:
             arguments["decoder_position_ids"] = positions.clamp(min=0)
     with _placed(tables, positions):
@@ -168,8 +169,8 @@ def _looked_up(table: Any, positions: torch.Tensor, *args: Any, **kwargs: Any) -
     rows = table.weights if hasattr(table, "weights") else table.weight
     after_padding = any(name.startswith("create_position_ids") for name in dir(table))  # as fairseq had it
     first = table.padding_idx + 1 if after_padding else getattr(table, "offset", 0)
-    # Padding stands before the first row on the left of a text, and may stand behind the last one on its right.
-    return torch.nn.functional.embedding(positions.clamp(0, len(rows) - 1 - first) + first, rows)
+    # Padding may stand before the first row. What stands behind the last one is an error of the caller's.
+    return torch.nn.functional.embedding(positions.clamp(min=0) + first, rows)
 
 
 def _taken(given: dict[str, torch.Tensor], *part: str) -> Cache:

@@ -18,7 +18,7 @@ from .generation import GenerationBase, mask_or_ones, positions_or_counted, toke
 class CausalMixin(GenerationBase):
     """Put before optimum's `ORTModelForCausalLM`."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # the arguments of transformers' decoders
         self,
         input_ids: Any = None,
         attention_mask: Any = None,
@@ -54,7 +54,7 @@ class CausalMixin(GenerationBase):
         tokens = Tokens(
             ids, mask_or_ones(attention_mask, rows, seen + new), positions_or_counted(position_ids, seen, rows, new)
         )
-        how = {"keep": logits_to_keep, "slide": overflow == "window"}
+        how: dict[str, Any] = {"keep": logits_to_keep, "slide": overflow == "window"}
         cache = None
         if self.engine.decoder is None:
             logits = self.read_whole(tokens, {}, **how)

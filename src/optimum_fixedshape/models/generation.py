@@ -13,7 +13,7 @@ from transformers import GenerationConfig, GenerationMixin
 
 from optimum_fixedshape.contract import PAST, SEQUENCE, ShapeContract
 from optimum_fixedshape.decoding import Decoder, Tokens, check_context
-from optimum_fixedshape.errors import MissingInputError
+from optimum_fixedshape.errors import MissingInputError, ShapeMismatchError
 from optimum_fixedshape.fitting import Array, Fill
 from optimum_fixedshape.ladder import ShapeLadder, ladder_of_texts
 from optimum_fixedshape.parts import Parts, Rungs, find_parts
@@ -24,6 +24,9 @@ from optimum_fixedshape.tasks import Overflow
 
 from .base import FixedShapeMixin, as_array
 from .session import fill_of
+
+
+_POSITIONS = ("position_ids", "position_offset")
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
         """
         if not self.can_use_cache:
             kwargs.setdefault("use_cache", False)
+        if overflow == "window":
+            self._check_window()
         if overflow is not None:
             kwargs["overflow"] = overflow
         return super().generate(*args, **kwargs)
@@ -179,6 +184,16 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
             generation_config.max_length = min(generation_config.max_length, limit)
         super()._validate_generated_length(generation_config, input_ids_length, has_default)
         self._check_context(generation_config, generation_config.max_length)
+
+    def _check_window(self) -> None:
+        """Raises an error where only the mask tells positions that the model has learned: a window shortens the mask."""
+        told = {name for runtime in self.engine.runtimes for name in runtime.ladder.largest.input_names}
+        if told.isdisjoint(_POSITIONS) and getattr(self.config, "max_position_embeddings", None) and self.can_use_cache:
+            raise ShapeMismatchError(
+                "overflow='window' cannot work for these graphs: the model has learned positions and takes none, so that "
+                "they could not go on counting behind forgotten tokens. Write in several calls, or load the graphs with "
+                "a larger context_length."
+            )
 
     def _check_context(self, generation_config: Any, tokens: int) -> None:
         if not generation_config._slides:

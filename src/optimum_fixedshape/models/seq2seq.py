@@ -79,7 +79,7 @@ class Seq2SeqMixin(GenerationBase):
 
     encoder = property(get_encoder)
 
-    def forward(
+    def forward(  # type: ignore[override]  # the arguments of transformers' encoder-decoders
         self,
         input_ids: Any = None,
         attention_mask: Any = None,
@@ -166,7 +166,9 @@ class WhisperMixin(Seq2SeqMixin):
             kwargs.setdefault("decoder_position_ids", (mask.long().cumsum(-1) - 1).clamp(min=0))
         return super().prepare_inputs_for_generation(*args, **kwargs)
 
-    def forward(self, input_features: Any = None, *args: Any, decoder_position_ids: Any = None, **inputs: Any) -> Any:
+    def forward(  # type: ignore[override]  # those of Whisper
+        self, input_features: Any = None, *args: Any, decoder_position_ids: Any = None, **inputs: Any
+    ) -> Any:
         """Returns a `Seq2SeqLMOutput`; see `Seq2SeqMixin.forward`.
 
         Args:

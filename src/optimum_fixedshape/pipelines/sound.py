@@ -9,9 +9,12 @@ from transformers.pipelines.base import ChunkPipeline
 
 from optimum_fixedshape.contract import SAMPLES
 from optimum_fixedshape.errors import InputTooLongError
+from optimum_fixedshape.models.base import FixedShapeMixin
 from optimum_fixedshape.processors.sounds import load_sound
 
 from .base import FixedShapePipeline
+
+_SOUND = ("raw", "array", "bytes", "path", "sampling_rate", "stride")
 
 
 class SoundPipeline(FixedShapePipeline):
@@ -40,19 +43,33 @@ class SpeechPipeline(FixedShapePipeline):
 
     feature_extractor: Any
 
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        self._writes = isinstance(model, FixedShapeMixin) and model.can_generate()
+        super().__init__(model, *args, **kwargs)
+
+    @property
+    def type(self) -> str:
+        """What transformers calls the kind of the model, which it tells from the names of its own classes."""
+        return self._type
+
+    @type.setter
+    def type(self, told: str) -> None:
+        self._type = "seq2seq" if told == "ctc" and self._writes else told
+
     def get_iterator(self, *args: Any) -> Any:
         """Returns the answers, computed as they are asked for."""
-        return (ChunkPipeline if self.model.can_generate() else FixedShapePipeline).get_iterator(self, *args)
+        return (ChunkPipeline if self._writes else FixedShapePipeline).get_iterator(self, *args)
 
     def run_single(self, *args: Any) -> Any:
         """Returns the answer to one sound."""
-        return (ChunkPipeline if self.model.can_generate() else FixedShapePipeline).run_single(self, *args)
+        return (ChunkPipeline if self._writes else FixedShapePipeline).run_single(self, *args)
 
     def preprocess(self, inputs: Any, chunk_length_s: float = 0, stride_length_s: Any = None) -> Iterator[Any]:
         """Yields the windows of a sound, as transformers cuts them for ``chunk_length_s=``.
 
         Args:
-            inputs: As in `SoundPipeline`; a dict may also have ``stride``, the samples to leave out at both ends.
+            inputs: As in `SoundPipeline`; a dict may also have ``stride``, the samples to leave out at both ends, and
+                fields that come back with the answer.
             chunk_length_s: Seconds of a window. By default those of the largest rung, where the sound is longer and
                 `overflow` is ``"window"``.
             stride_length_s: Seconds that windows share on both sides; by default a sixth of a window.
@@ -73,10 +90,12 @@ class SpeechPipeline(FixedShapePipeline):
             frame = getattr(self.model.config, "inputs_to_logits_ratio", 1)
             chunk_length_s = limit // frame * frame / rate
         heard: Any = samples
-        if isinstance(inputs, Mapping) and (stride := inputs.get("stride")):
-            ratio = rate / inputs["sampling_rate"]
-            scaled = tuple(round(part * ratio) for part in stride)
-            heard = {"raw": samples, "sampling_rate": rate, "stride": scaled}
+        if isinstance(inputs, Mapping):
+            heard = {name: value for name, value in inputs.items() if name not in _SOUND}
+            heard |= {"raw": samples, "sampling_rate": rate}
+            if stride := inputs.get("stride"):
+                ratio = rate / inputs["sampling_rate"]
+                heard["stride"] = tuple(round(part * ratio) for part in stride)
         base: Any = super()
         yield from base.preprocess(heard, chunk_length_s, stride_length_s)
 

@@ -47,7 +47,8 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
     exact_length: bool
     _inputs: SoundInputs
     _own_frames: int | None
-    _added = FixedShapeProcessor._added | {"overflow", "exact_length", "_inputs", "_own_frames"}
+    _cut_later: bool
+    _added = FixedShapeProcessor._added | {"overflow", "exact_length", "_inputs", "_own_frames", "_cut_later"}
 
     sampling_rate: int
     padding_value: float
@@ -67,12 +68,18 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
         ``attention_mask`` is there if the graph takes one. ``truncation=True`` cuts, ``padding=False`` leaves waveforms
         as long as they are, and ``padding="max_length"`` pads them to the rung that holds `max_length`.
 
+        For a Whisper that writes, ``truncation=False`` and ``return_attention_mask=True`` mean what they mean in
+        transformers, whose `generate()` cuts long sounds itself.
+
         Raises:
             InputTooLongError: The graph cannot hold a sound, and neither the call nor `overflow` allows a cut.
             InvalidInputError: An item is no sound that can be used.
             MissingExtraError: A sound needs the extra ``audio``, and that is not installed.
         """
-        return self._extract(named_arguments(self._plain_class.__call__, args, kwargs), 0)
+        call = named_arguments(self._plain_class.__call__, args, kwargs)
+        if self._cut_later and (call.get("truncation") is False or call.get("return_attention_mask")):
+            return self._whole(call)
+        return self._extract(call, 0)
 
     def feeds(self, items: Any, **kwargs: Any) -> Iterator[Feed]:
         """Yields feeds for a bare `InferenceSession`, exact in every dimension, in the order of `items`.
@@ -100,10 +107,17 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
         attributes: dict[str, Any] = self.plain().to_dict()
         return attributes
 
+    def _whole(self, call: dict[str, Any]) -> Any:
+        """What the user's own extractor makes of the sounds, whatever their length."""
+        given, rate = _given(call, self.sampling_rate)
+        sounds = [load_sound(_at(item, rate), self.sampling_rate) for item in _many(given)]
+        if not sounds:
+            return self._extract(call | {"raw_speech": sounds}, 0)
+        return self._twin()(sounds, sampling_rate=self.sampling_rate, **call)
+
     def _extract(self, call: dict[str, Any], first: int) -> Any:
-        given = call.pop("raw_speech") if "raw_speech" in call else call.pop("audio", None)
+        given, rate = _given(call, self.sampling_rate)
         tensors = call.pop("return_tensors", None)
-        rate = call.pop("sampling_rate", None) or self.sampling_rate
         lengths = self._lengths(call)
         rows = [
             self._heard(load_sound(_at(item, rate), self.sampling_rate), call, lengths, index)
@@ -144,15 +158,19 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
             heard = Heard(heard.sound[:most], heard.mask if heard.mask is None else heard.mask[:most])
         return heard
 
-    def _alone(self, samples: Samples, call: dict[str, Any]) -> Heard:
+    def _twin(self) -> Any:
+        """An extractor of the user's own class, with the graph's sizes."""
         twin = object.__new__(self._plain_class)
         twin.__dict__.update({name: value for name, value in self.__dict__.items() if name not in self._added})
+        return twin
+
+    def _alone(self, samples: Samples, call: dict[str, Any]) -> Heard:
         is_masked = self._inputs.mask is not None
         settings = {"return_attention_mask": is_masked, "return_tensors": "np", "sampling_rate": self.sampling_rate}
         if self._inputs.role == SAMPLES:
             settings["padding"] = False
         try:
-            made = twin([samples], **settings, **call)
+            made = self._twin()([samples], **settings, **call)
         except ValueError as error:
             if len(samples) >= _SECONDS_OF_A_WINDOW * self.sampling_rate:
                 raise
@@ -244,6 +262,7 @@ def fix_feature_extractor(
     told = {} if inputs.role == SAMPLES else _told_by(inputs, own)
     facts: dict[str, Any] = {"overflow": overflow, "exact_length": exact_length, "_inputs": inputs}
     facts["_own_frames"] = kind.own_frames(own)
+    facts["_cut_later"] = kind.is_cut_later and ladder.largest.output_names == ("last_hidden_state",)
     if (inputs.role == SAMPLES) != (own.model_input_names[0] == "input_values" and kind.bins is None):
         raise _no_match(own, inputs)
     fixed: FixedShapeFeatureExtractor = fix(FixedShapeFeatureExtractor, own, ladder, told, **facts)
@@ -298,6 +317,12 @@ def _no_match(plain: Any, inputs: SoundInputs) -> ProcessorError:
         expected=str(inputs.sound),
         given=type(plain).__name__,
     )
+
+
+def _given(call: dict[str, Any], rate: int) -> tuple[Any, int]:
+    """The sounds of a call and the rate that it states, which are no longer among its arguments."""
+    given = call.pop("raw_speech") if "raw_speech" in call else call.pop("audio", None)
+    return given, call.pop("sampling_rate", None) or rate
 
 
 def _many(given: Any) -> Iterable[Any]:

@@ -25,6 +25,7 @@ class Spectrogram:
         own_frames: How many frames the extractor makes of every sound; it cuts what is longer. None: as many as it has.
         frames_of: How many frames a sound of so many samples has.
         told: The attributes that make an extractor give so many frames.
+        is_cut_later: Whether models that write cut what is longer themselves.
     """
 
     layout: tuple[str, str] = (MEL_FRAMES, MEL)
@@ -32,6 +33,7 @@ class Spectrogram:
     own_frames: Callable[[Any], int | None] = lambda plain: None
     frames_of: Callable[[Any, int], int] = lambda plain, samples: 0
     told: Callable[[Any, int], Mapping[str, Any]] = lambda plain, frames: {}
+    is_cut_later: bool = False
 
     def bins_of(self, plain: Any) -> int:
         """Returns how many features a frame has."""
@@ -50,6 +52,7 @@ _WHISPER = Spectrogram(
         "n_samples": frames * plain.hop_length,
         "chunk_length": _seconds(frames * plain.hop_length, plain.sampling_rate),
     },
+    is_cut_later=True,
 )
 _CLAP = Spectrogram(
     bins="feature_size",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from . import tiny, zoo
+from . import stock, tiny, zoo
 from .hub import LocalHub
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,7 @@ def test_the_code_of_a_page_runs(page, exported, specimen, tmp_path):
     shutil.copytree(tiny.MINILM, repos / "sentence-transformers" / "all-MiniLM-L6-v2")
     for name in ("vit", "clip", "wav2vec2"):
         shutil.copytree(specimen(name).folder, repos / "my-org" / f"{name}-fixed")
+    shutil.copytree(stock.graphs("gpt2"), repos / "my-org" / "gpt2-onnx")
     for part in (zoo.original("vit"), zoo.processor("vit")):
         part.save_pretrained(repos / "my-org" / "vit-torch")
     with LocalHub(repos) as hub:

@@ -117,9 +117,11 @@ def test_an_export_on_the_fly_holds_what_the_model_holds(config, lengths):
         ("BertForSequenceClassification", "text-classification"),
         ("BertForMultipleChoice", "multiple-choice"),
         ("DistilBertModel", "feature-extraction"),
-        ("GPT2LMHeadModel", None),
+        ("GPT2LMHeadModel", "text-generation"),
+        ("BartForConditionalGeneration", "text2text-generation"),
+        ("VisionEncoderDecoderModel", "image-to-text"),
         ("BertForPreTraining", None),
-        ("T5ForConditionalGeneration", None),
+        ("T5ForConditionalGeneration", "text2text-generation"),
     ],
 )
 def test_the_task_of_a_class(architecture, task):
@@ -131,8 +133,8 @@ def test_tasks_that_do_not_fit(tmp_path):
     head, encoder = tiny.original("bert", "token-classification"), tiny.original("bert", "feature-extraction")
     with pytest.raises(UnsupportedTaskError, match=r"Token.* is a model for token-classification; for fill-mask"):
         export_model(head, tmp_path, task="fill-mask", shapes=LADDER)
-    with pytest.raises(UnsupportedTaskError, match=r"The task 'translation' is not one of: .*ner, "):
-        export_model(head, tmp_path, task="translation")
+    with pytest.raises(UnsupportedTaskError, match=r"The task 'text-to-audio' is not one of: .*ner, "):
+        export_model(head, tmp_path, task="text-to-audio")
     own = type("Own", (transformers.BertModel,), {})(encoder.config)
     with pytest.raises(UnsupportedTaskError, match=r"The task of Own cannot be told. Pass task=."):
         export_model(own, tmp_path)

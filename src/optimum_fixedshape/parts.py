@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 
@@ -29,6 +29,7 @@ from .ladder import ShapeLadder, ladder_of_texts
 from .repo import Roles, Sizes, fetch_graphs, sizes_of
 from .scratch import ScratchFolder
 
+_WEIGHTS = "decoders.onnx_data"  # not the name of any other part's, as all of them may be saved to one folder
 _PREFILLS = (16, 64, 256)
 _PREFILLS_BEHIND_ENCODERS = (8, 64)
 
@@ -100,11 +101,10 @@ def find_parts(
     told = {name: list(axes) for name, axes in (roles or {}).items()}
     config = replace(config, shapes=asked or config.shapes, roles={**config.roles, **told})
     found, scratch = _sorted(paths, config, str(source))
-    if not found[FIRST] and not found[FOLLOWING]:
+    decoders = [contract for kind in (FIRST, FOLLOWING) for _, contract in found[kind]]
+    if missing := _missing(decoders, found[ENCODER]):
         raise GraphNotFoundError(
-            f"{source} holds no graph that gives logits, as decoders do. Graphs there: {', '.join(names)}.",
-            source=str(source),
-            found=names,
+            f"{source} holds no {missing}. Graphs there: {', '.join(names)}.", source=str(source), found=names
         )
     sizes = sizes_of(config.shapes)
     _check_keys(sizes, [contract for part in found.values() for _, contract in part])
@@ -112,6 +112,14 @@ def find_parts(
         _rungs(kind, found[kind], found[ENCODER], sizes) for kind in (FOLLOWING, FIRST, ENCODER)
     )
     return Parts(folder, config, following, first, encoder, scratch)
+
+
+def _missing(decoders: Sequence[ShapeContract], encoders: Sequence[Any]) -> str:
+    """What a model needs and the folder has not, in words."""
+    if not decoders:
+        return "graph that gives logits, as decoders do"
+    reads = any(SOURCE in contract.sizes for contract in decoders)
+    return "encoder, whose output its decoder reads" if reads and not encoders else ""
 
 
 Found = Mapping[str, Sequence[tuple[Path, ShapeContract]]]
@@ -131,7 +139,7 @@ def _sorted(paths: Iterable[Path], config: FixedShapeConfig, source: str) -> tup
     rewritten = _split(merged) if merged else _loaded(path for kind in (FIRST, FOLLOWING) for path, _ in found[kind])
     if CONTEXT in config.shapes:
         rewritten = ((name, open_cache(model)) for name, model in rewritten)
-    saved = save_rungs(rewritten, folder=scratch.path)
+    saved = save_rungs(rewritten, folder=scratch.path, weights_name=_WEIGHTS)
     for kind in (FIRST, FOLLOWING):
         found[kind] = []
     for path in saved.paths:
@@ -190,11 +198,12 @@ def _pins_of_decoder(
     is_open = contract.sizes.get(SOURCE, 0) is None
     if is_open and SOURCE not in pins and (places := sizes.get(SEQUENCE) or _places_of(encoders)):
         pins[SOURCE] = places
-    if contexts is None and PREFILL not in sizes:
-        return pins
     if contexts and PAST in contract.sizes:
         pins[PAST] = [size - 1 for size in contexts]
-    pins[SEQUENCE] = [1] if _steps_alone(contract) else _prefills(contract, contexts, sizes.get(PREFILL))
+    if contract.sizes.get(SEQUENCE, 0) is None and _takes_one(contract):
+        pins[SEQUENCE] = [1]
+    elif contexts or PREFILL in sizes:
+        pins[SEQUENCE] = _prefills(contract, contexts, sizes.get(PREFILL))
     return pins
 
 
@@ -206,10 +215,12 @@ def _prefills(contract: ShapeContract, contexts: Sequence[int] | None, asked: Se
     return list(dict.fromkeys([1, *chosen]))
 
 
-def _steps_alone(contract: ShapeContract) -> bool:
-    """Whether a graph of open length only gives logits of one token: stock decoders behind a cache and an encoder."""
-    logits = next(spec for spec in contract.outputs if spec.name == "logits")
-    return bool(logits.axes and len(logits.axes) == 3 and logits.axes[1].size == 1)
+def _takes_one(contract: ShapeContract) -> bool:
+    """Whether a decoder takes one new token at a time: behind an encoder and a cache, stock exports are traced with one.
+
+    Some of them have lost the causal mask on the way, so that several tokens would see each other.
+    """
+    return PAST in contract.sizes and SOURCE in contract.sizes
 
 
 def _places_of(encoders: Sequence[tuple[Path, ShapeContract]]) -> list[int]:

@@ -126,7 +126,8 @@ class CacheMemory:
             layer.keep_last(tokens)
 
     def _layer(self, place: Place) -> FixedShapeLayer:
-        layers: list[FixedShapeLayer] = self._cross.layers if place.is_cross and self._cross else self._own.layers
+        cache = self._cross if place.is_cross and self._cross is not None else self._own
+        layers: list[FixedShapeLayer] = cache.layers
         while len(layers) <= place.layer:
             layers.append(FixedShapeLayer(from_start=place.is_cross))
         return layers[place.layer]

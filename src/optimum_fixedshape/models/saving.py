@@ -59,8 +59,8 @@ class SavingMixin:
         for (path, rung), name in zip(rungs.items(), names, strict=True):
             check_files(path, rung)
             _copy(path, folder / name)
-        for data in sorted({path.parent / name for path, rung in rungs.items() for name in rung.external_data}):
-            _copy(data, folder / data.relative_to(self.runtime.graphs[0].parent))
+        for data, name in sorted({(path.parent / name, name) for path, rung in rungs.items() for name in rung.external_data}):
+            _copy(data, folder / name)
         replace(self.fixed_shape_config, graphs=tuple(names)).save_pretrained(folder)
 
     _save_pretrained = save_session

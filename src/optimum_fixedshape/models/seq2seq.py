@@ -69,12 +69,7 @@ class Seq2SeqMixin(GenerationBase):
 
     def get_encoder(self, *args: Any, **kwargs: Any) -> GraphEncoder:
         """Returns the encoder, callable by itself."""
-        if self.engine.encoder is None:
-            raise MissingInputError(
-                f"{type(self).__name__} needs an encoder, and there is none among its graphs: "
-                f"{', '.join(path.name for path in self.graph_files())}.",
-                missing=("encoder_model.onnx",),
-            )
+        assert self.engine.encoder is not None  # find_parts has made sure
         return GraphEncoder(self.engine.encoder, self.main_input_name)
 
     encoder = property(get_encoder)
@@ -90,12 +85,14 @@ class Seq2SeqMixin(GenerationBase):
         use_cache: bool | None = None,
         return_dict: bool | None = None,
         overflow: Overflow | None = None,
+        input_features: Any = None,
+        pixel_values: Any = None,
         **inputs: Any,
     ) -> Any:
         """Returns a `Seq2SeqLMOutput`: logits ``(rows, tokens, vocabulary)``, and the cache with the tokens.
 
         Args:
-            input_ids: What the encoder of texts reads ``(rows, tokens)``; other encoders read what is in `inputs`.
+            input_ids: What an encoder of texts reads ``(rows, tokens)``.
             attention_mask: 1 for each real token of it.
             decoder_input_ids: New tokens ``(rows, new)``, behind a cache or without.
             decoder_attention_mask: 1 for each real token, those in the cache first ``(rows, cached + new)``.
@@ -104,12 +101,16 @@ class Seq2SeqMixin(GenerationBase):
             use_cache: Whether to return a cache; by default what the config says.
             return_dict: False returns a tuple.
             overflow: ``"window"`` forgets the first tokens of answers longer than the graphs hold.
-            **inputs: ``input_features``, ``pixel_values``, or what transformers passes and no graph takes.
+            input_features: What an encoder of sounds reads ``(rows, mel, frames)``.
+            pixel_values: What an encoder of images reads ``(rows, channels, height, width)``.
+            **inputs: What transformers passes and no graph takes.
 
         Raises:
             InputTooLongError: A text is longer than the graphs hold.
             MissingInputError: There are no `decoder_input_ids`, or nothing to read.
         """
+        seen_or_heard = {"input_features": input_features, "pixel_values": pixel_values}
+        inputs |= {name: value for name, value in seen_or_heard.items() if value is not None}
         ids = tokens_among({**inputs, "decoder_input_ids": decoder_input_ids}, "decoder_input_ids", type(self).__name__)
         positions = inputs.pop("decoder_position_ids", None)
         if encoder_outputs is None:
@@ -167,18 +168,47 @@ class WhisperMixin(Seq2SeqMixin):
         return super().prepare_inputs_for_generation(*args, **kwargs)
 
     def forward(  # type: ignore[override]  # those of Whisper
-        self, input_features: Any = None, *args: Any, decoder_position_ids: Any = None, **inputs: Any
+        self,
+        input_features: Any = None,
+        attention_mask: Any = None,
+        decoder_input_ids: Any = None,
+        decoder_attention_mask: Any = None,
+        encoder_outputs: Any = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        decoder_position_ids: Any = None,
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+        overflow: Overflow | None = None,
+        **ignored: Any,
     ) -> Any:
         """Returns a `Seq2SeqLMOutput`; see `Seq2SeqMixin.forward`.
 
         Args:
             input_features: A spectrogram ``(rows, mel, frames)``.
-            *args: As there, from `attention_mask` on.
+            attention_mask: Taken and ignored, as in PyTorch.
+            decoder_input_ids: As there, and so are all that follow.
+            decoder_attention_mask: As there.
+            encoder_outputs: As there.
+            past_key_values: As there.
             decoder_position_ids: Where each new token stands ``(rows, new)``; by default counted on from the cache.
-            **inputs: As there.
+            use_cache: As there.
+            return_dict: As there.
+            overflow: As there.
+            **ignored: What transformers passes and no graph takes.
         """
         return super().forward(
-            None, *args, decoder_position_ids=decoder_position_ids, input_features=input_features, **inputs
+            None,
+            attention_mask,
+            decoder_input_ids,
+            decoder_attention_mask,
+            encoder_outputs,
+            past_key_values,
+            use_cache,
+            return_dict,
+            overflow,
+            input_features,
+            decoder_position_ids=decoder_position_ids,
+            **ignored,
         )
 
     def generate(self, *args: Any, overflow: Overflow | None = None, **kwargs: Any) -> Any:

@@ -142,7 +142,7 @@ class AudioClassificationPipeline(SoundPipeline, transformers.AudioClassificatio
 
 
 class AutomaticSpeechRecognitionPipeline(SpeechPipeline, transformers.AutomaticSpeechRecognitionPipeline):  # type: ignore[misc]
-    """transformers' `AutomaticSpeechRecognitionPipeline` on a fixed CTC graph."""
+    """transformers' `AutomaticSpeechRecognitionPipeline` on fixed graphs: CTC, or a model that writes."""
 
     fixed_task = "automatic-speech-recognition"
 
@@ -175,13 +175,14 @@ class TextGenerationPipeline(TextPipeline, transformers.TextGenerationPipeline):
     fixed_task = "text-generation"
 
 
-def _of_transformers_4(name: str, base: type, task: str) -> None:
+def _of_transformers_4(name: str, task: str, *bases: type) -> None:
     """Adds the class of a pipeline that transformers 5 has dropped, where it is there."""
     if stock := stock_pipeline(name):
         facts = {"fixed_task": task, "__module__": __name__, "__doc__": f"transformers' `{name}` on fixed graphs."}
-        globals()[name] = type(name, (base, stock), facts)
+        globals()[name] = type(name, (*bases, stock), facts)
 
 
-_of_transformers_4("Text2TextGenerationPipeline", WritingPipeline, "text2text-generation")
-_of_transformers_4("SummarizationPipeline", WritingPipeline, "summarization")
-_of_transformers_4("TranslationPipeline", WritingPipeline, "translation")
+_of_transformers_4("Text2TextGenerationPipeline", "text2text-generation", WritingPipeline)
+_of_transformers_4("SummarizationPipeline", "summarization", WritingPipeline)
+_of_transformers_4("TranslationPipeline", "translation", WritingPipeline)
+_of_transformers_4("ImageToTextPipeline", "image-to-text", ImagePipeline, WritingPipeline)

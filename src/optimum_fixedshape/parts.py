@@ -180,11 +180,9 @@ def _rungs(
     for path, contract in graphs:
         pins = sizes if kind == ENCODER else _pins_of_decoder(contract, encoders, sizes)
         known = {role: list(of) for role, of in pins.items() if role in contract.sizes}
-        for each in product(*known.values()):
-            pinned = dict(zip(known, each, strict=True))
-            if TOTAL in contract.sizes and PAST in pinned:
-                pinned[TOTAL] = pinned[PAST] + pinned[SEQUENCE]
-            rungs.append((contract.pinned(pinned), path))
+        lengths = [{}] if kind == ENCODER else _lengths(contract, sizes)
+        for each, length in product(product(*known.values()), lengths):
+            rungs.append((contract.pinned({**dict(zip(known, each, strict=True)), **length}), path))
     return Rungs(ShapeLadder(tuple(rung for rung, _ in rungs)), tuple(path for _, path in rungs)) if rungs else None
 
 
@@ -192,19 +190,30 @@ def _pins_of_decoder(
     contract: ShapeContract, encoders: Sequence[tuple[Path, ShapeContract]], sizes: Mapping[str, Sequence[int]]
 ) -> dict[str, Sequence[int]]:
     pins = {role: of for role, of in sizes.items() if role not in (CONTEXT, PREFILL, SEQUENCE)}
-    contexts, has_cache = sizes.get(CONTEXT), bool(contract.cache)
-    if not has_cache:
-        return pins | ({SEQUENCE: contexts} if contexts else {key: sizes[key] for key in (SEQUENCE,) if key in sizes})
+    if not contract.cache and SOURCE not in contract.sizes and SEQUENCE in sizes:
+        pins[SEQUENCE] = sizes[SEQUENCE]
     is_open = contract.sizes.get(SOURCE, 0) is None
     if is_open and SOURCE not in pins and (places := sizes.get(SEQUENCE) or _places_of(encoders)):
         pins[SOURCE] = places
-    if contexts and PAST in contract.sizes:
-        pins[PAST] = [size - 1 for size in contexts]
-    if contract.sizes.get(SEQUENCE, 0) is None and _takes_one(contract):
-        pins[SEQUENCE] = [1]
-    elif contexts or PREFILL in sizes:
-        pins[SEQUENCE] = _prefills(contract, contexts, sizes.get(PREFILL))
     return pins
+
+
+def _lengths(contract: ShapeContract, sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """The numbers of new tokens and of slots: both together are the context, since prompts are read from its start."""
+    contexts = sizes.get(CONTEXT, ())
+    if not contract.cache:
+        return [{SEQUENCE: size} for size in contexts] or [{}]
+    if _takes_one(contract) and contract.sizes.get(SEQUENCE, 0) is None:
+        news = [1]
+    elif contexts or PREFILL in sizes:
+        news = _prefills(contract, contexts, sizes.get(PREFILL))
+    else:
+        return [{}]
+    if not contexts or PAST not in contract.sizes:
+        return [{SEQUENCE: new} for new in news]
+    pairs = {(size - (new := min(each, size - 1)), new) for size in contexts for each in news}
+    lengths = [{PAST: slots, SEQUENCE: new} for slots, new in sorted(pairs, reverse=True)]
+    return [{**each, TOTAL: each[PAST] + each[SEQUENCE]} if TOTAL in contract.sizes else each for each in lengths]
 
 
 def _prefills(contract: ShapeContract, contexts: Sequence[int] | None, asked: Sequence[int] | None) -> list[int]:

@@ -71,7 +71,7 @@ def _height_and_width(size: Any) -> tuple[int, int] | None:
 
 
 def _parts(config: Any) -> Iterator[Any]:
-    for name in ("vision_config", "audio_config", "backbone_config"):
+    for name in ("vision_config", "audio_config", "backbone_config", "encoder"):
         if (part := getattr(config, name, None)) is not None:
             yield part
     yield config

@@ -71,9 +71,10 @@ def export_writer(
 def _of_decoder(model: Any, row: Task, shapes: Sizes, processor: Any) -> Iterator[Plan]:
     sizes = _decoder_sizes(model, row, shapes, (BATCH,))
     spec = decoder_spec(model)
-    grid = product(sizes[BATCH], sorted(sizes[CONTEXT], reverse=True), sorted({1, *sizes[PREFILL]}, reverse=True))
-    for place, (batch, context, new) in enumerate(grid):
-        make = _later(export_decoder, model, spec, batch=batch, new=new, past=context - 1)
+    # Slots and new tokens together are the context: some models have tables of no more places.
+    lengths = {(size, min(each, size - 1)) for size in sizes[CONTEXT] for each in (1, *sizes[PREFILL])}
+    for place, (batch, (context, new)) in enumerate(product(sizes[BATCH], sorted(lengths, reverse=True))):
+        make = _later(export_decoder, model, spec, batch=batch, new=new, past=context - new)
         yield Plan(MAIN_GRAPH if not place else f"model_{batch}x{context}x{new}.onnx", make)
 
 

@@ -1,6 +1,6 @@
-"""Tokens per second of models that write: PyTorch, stock optimum-onnx, and this package on the same weights.
+"""Models that write, step by step: PyTorch, stock optimum-onnx, and this package, on the same weights.
 
-    .venv/4/bin/python -m benchmarks.generation            # on the stack that has optimum-onnx; writes docs/performance.md
+    .venv/4/bin/python -m benchmarks.generation    # on the stack that has optimum-onnx; writes docs/performance.md
 
 Every contender lives in a process of its own, since their threads would fight, and they take turns: round by round,
 each writes the same number of tokens behind the same prompt. A step's time is that of a long answer less that of an
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -70,14 +71,16 @@ def measure(model: str, rounds: int) -> tuple[dict[tuple[str, int], dict[str, fl
     return {key: {what: median(all_) for what, all_ in of.items()} for key, of in times.items()}, grown
 
 
-def report(
-    model: str, times: dict[tuple[str, int], dict[str, float]], grown: dict[str, float]
-) -> Iterator[str]:
+def report(model: str, times: dict[tuple[str, int], dict[str, float]], grown: dict[str, float]) -> Iterator[str]:
     """Yields a Markdown section: milliseconds a step, ratios to the first two contenders, and the growth of memory."""
     yield f"\n## {model}\n"
-    yield "| tokens before | " + " | ".join(f"{name}, ms" for name in CONTENDERS) + " | " + " | ".join(
-        f"{theirs} ÷ {ours}" for ours in OURS for theirs in CONTENDERS[:2]
-    ) + " |"
+    yield (
+        "| tokens before | "
+        + " | ".join(f"{name}, ms" for name in CONTENDERS)
+        + " | "
+        + " | ".join(f"{theirs} ÷ {ours}" for ours in OURS for theirs in CONTENDERS[:2])
+        + " |"
+    )
     yield "|---|" + "---|" * (len(CONTENDERS) + 2 * len(OURS))
     for what, label in (("step", ""), ("prefill", "prompt of ")):
         for prompt in PROMPTS[model]:
@@ -90,18 +93,16 @@ def report(
 
 def introduction() -> Iterator[str]:
     """Yields what was measured where."""
-    cores = len(set(Path("/proc/cpuinfo").read_text().split("processor\t")) - {""})
-    cpu = next(line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
+    facts = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next(line.partition(": ")[2] for line in facts if line.startswith("model name"))
     packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "torch", "transformers", "optimum-onnx"))
+    ladders = "; ".join(f"{name} {sizes}" for name, sizes in CONTEXTS.items())
     yield "# Performance\n"
-    yield "Written by `python -m benchmarks.generation`; the numbers are of one run, and the ratios are what to read.\n"
-    yield f"{cpu}, {cores} cores, {platform.system()}; {packages}. Random weights of the original sizes, float32."
-    yield (
-        f"\nTime of one step, after so many tokens, and below of reading a prompt; medians of {ROUNDS} rounds in which all "
-        "take turns. Ratios above 1: ours is faster. Ladders: "
-        + "; ".join(f"{name} {sizes}" for name, sizes in CONTEXTS.items())
-        + "."
-    )
+    yield "Written by `python -m benchmarks.generation`. All numbers are of one run; read the ratios, not the times.\n"
+    yield f"{cpu}, {os.cpu_count()} cores, {platform.system()}; {packages}."
+    yield "Random weights of the original sizes, float32. The ladders of `context_length`: " + ladders + ".\n"
+    yield f"Milliseconds of one step behind so many tokens, and of reading a prompt: medians of {ROUNDS} rounds, in"
+    yield "which all take turns, each in a process of its own. A ratio above 1 means that ours is faster."
 
 
 class Worker:
@@ -123,7 +124,8 @@ class Worker:
 
     def ask(self, prompt: int) -> dict[str, float]:
         """Returns the seconds of the prompt and of one step behind it."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(f"{prompt}\n")
         self._process.stdin.flush()
         while not (line := self._process.stdout.readline()).startswith("{"):

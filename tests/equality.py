@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import PIL.Image
 import torch
 
@@ -148,6 +149,19 @@ def assert_writes_as_original(
             assert ours.sequences.tolist() == theirs.sequences.tolist(), where
             scale = max(float(logits.abs().max()) for logits in theirs.logits)
             assert_same(ours.logits, theirs.logits, tolerance=scale * TOLERANCE, where=where)
+
+
+def fix_every_session(model: Any) -> None:
+    """Opens each of a model's graphs with every size fixed, as providers for NPUs want it, in place of open sizes."""
+    for runtime in model.engine.runtimes:
+        for path, rung in zip(runtime.graphs, runtime.ladder.rungs, strict=True):
+            options = onnxruntime.SessionOptions()
+            for axis in (axis for spec in rung.inputs for axis in spec.axes):
+                if axis.symbol:
+                    options.add_free_dimension_override_by_name(axis.symbol, axis.size)
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            assert all(isinstance(size, int) for node in session.get_inputs() for size in node.shape), path
+            runtime.pool.add(path, session)
 
 
 def lengths_around(*sizes: int, most: int) -> list[int]:

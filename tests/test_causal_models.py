@@ -18,7 +18,7 @@ from optimum_fixedshape import ORTModelForCausalLM, read_contract
 from optimum_fixedshape.errors import InputTooLongError, InvalidModelError, MissingInputError, ShapeMismatchError
 
 from . import stock
-from .equality import TOLERANCE, assert_close, assert_same, assert_writes_as_original, lengths_around
+from .equality import TOLERANCE, assert_close, assert_same, assert_writes_as_original, fix_every_session, lengths_around
 
 CONTEXT, PREFILLS = 40, (4, 16)
 SHAPES = {"context_length": [12, CONTEXT], "prefill_length": list(PREFILLS)}
@@ -62,6 +62,13 @@ def test_rows_are_split_to_the_graphs_batch(name, original, batch):
     model = ORTModelForCausalLM.from_pretrained(stock.graphs(name), shapes={**SHAPES, "batch_size": batch})
     for rows in (1, batch, batch + 1):
         assert_writes_as_original(model, original, lambda length, rows=rows: prompts(rows, length), [5])
+
+
+def test_sessions_of_which_every_size_is_fixed(name, original):
+    shapes = {"batch_size": 2, "context_length": 12, "prefill_length": 1}
+    model = ORTModelForCausalLM.from_pretrained(stock.graphs(name), shapes=shapes)
+    fix_every_session(model)
+    assert_writes_as_original(model, original, lambda length: prompts(3, length), [1, 5, 11])
 
 
 def test_open_graphs_run_as_they_are(name, original):
@@ -188,7 +195,9 @@ def assert_continues_alike(model, original, ours, theirs, seen):
 class TestFullContext:
     def test_nothing_runs_before_the_error(self, name):
         model = ORTModelForCausalLM.from_pretrained(stock.graphs(name), shapes=SHAPES)
-        with pytest.raises(InputTooLongError, match=r"would have 41 tokens.*hold 40.*max_new_tokens.*'window'") as error:
+        with pytest.raises(
+            InputTooLongError, match=r"would have 41 tokens.*hold 40.*max_new_tokens.*'window'"
+        ) as error:
             model.generate(**prompts(2, 30), max_new_tokens=11)
         assert (error.value.size, error.value.limit, error.value.axis) == (41, 40, "context_length")
         assert not any(stats.runs for stats in model.stats)
@@ -348,6 +357,11 @@ class TestErrors:
     def test_a_context_of_one_token(self):
         with pytest.raises(ShapeMismatchError, match="context_length must be 2 or more, got 1"):
             ORTModelForCausalLM.from_pretrained(stock.graphs("gpt2"), shapes={"context_length": 1})
+
+    def test_empty_batches(self, model):
+        for shape in ((0, 3), (2, 0), (3,)):
+            with pytest.raises(ShapeMismatchError, match=r"input_ids must be \(rows, tokens\), with one of each"):
+                model(input_ids=np.ones(shape, np.int64))
 
     def test_no_tokens(self, model):
         with pytest.raises(MissingInputError, match="needs input_ids; what came is: inputs_embeds"):

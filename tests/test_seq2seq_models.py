@@ -1,4 +1,4 @@
-"""Encoders and decoders: stock graphs pinned at load write what PyTorch writes, through transformers' own `generate()`."""
+"""Encoders with decoders: stock graphs pinned at load write what PyTorch writes, through its own `generate()`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optimum_fixedshape.errors import (
 )
 
 from . import stock
-from .equality import TOLERANCE, assert_same, assert_writes_as_original, lengths_around
+from .equality import TOLERANCE, assert_same, assert_writes_as_original, fix_every_session, lengths_around
 
 CONTEXT = 24
 SHAPES = {"context_length": [6, CONTEXT], "prefill_length": [1, 4]}
@@ -97,6 +97,16 @@ def test_rows_are_split_to_the_graphs_batch(name, original, batch):
     model = load(name, shapes=shapes_of(name, batch_size=batch))
     for rows in (batch, batch + 1):
         assert_writes_as_original(model, original, lambda length, rows=rows: sources(name, rows, length), [5], steps=8)
+
+
+def test_sessions_of_which_every_size_is_fixed(name, original):
+    places = {"whisper": 1500, "trocr": 5}.get(name, 8)
+    shapes = {"batch_size": 2, "context_length": 10, "prefill_length": 1, "encoder_sequence_length": places}
+    texts = {"sequence_length": 8} if CLASSES[name] == "Seq2SeqLM" else {}
+    pixels = {"num_channels": 3, "height": 16, "width": 16} if name == "trocr" else {}
+    model = load(name, shapes=shapes | texts | pixels)
+    fix_every_session(model)
+    assert_writes_as_original(model, original, lambda length: sources(name, 3, length), [5], steps=9)
 
 
 def test_open_graphs_run_as_they_are(name, original):
@@ -178,7 +188,7 @@ def test_the_encoder_alone(name, model, original):
 class TestErrors:
     def test_nothing_runs_before_the_context_is_found_to_be_full(self, name):
         model = load(name, shapes=shapes_of(name))
-        with pytest.raises(InputTooLongError, match="would have 25 tokens.*the graphs hold 24") as error:
+        with pytest.raises(InputTooLongError, match=r"would have 25 tokens.*the graphs hold 24") as error:
             model.generate(**sources(name, 1), max_new_tokens=CONTEXT)
         assert error.value.axis == "context_length"
         assert not any(stats.runs for stats in model.stats)

@@ -93,7 +93,10 @@ def test_export_on_the_fly(tmp_path, caplog):
     [
         ({"context_length": 65}, r"context_length must be 2 to 64, the positions that the model has, got \[65\]"),
         ({"context_length": 1}, r"context_length must be 2 to 64.*got \[1\]"),
-        ({"sequence_length": 8}, "shapes= knows batch_size, context_length, prefill_length for text-generation, got seq"),
+        (
+            {"sequence_length": 8},
+            "shapes= knows batch_size, context_length, prefill_length for text-generation, got seq",
+        ),
     ],
 )
 def test_sizes_that_the_model_has_not(shapes, message, tmp_path):

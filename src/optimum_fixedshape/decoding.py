@@ -17,7 +17,7 @@ from .caches import CacheTensor, Place
 from .contract import BATCH, PAST, SEQUENCE, SOURCE, ShapeContract
 from .errors import InputTooLongError, InvalidModelError
 from .fitting import Array, Arrays, Feed, prepare
-from .runtime import Runtime
+from .runtime import Runtime, check_length
 from .unfitting import join
 
 CONTEXT, PREFILL = "context_length", "prefill_length"
@@ -32,7 +32,7 @@ class Memory(Protocol):
         """How many tokens it holds."""
 
     def padded(self, place: Place, slots: int) -> Array:
-        """Returns keys or values with so many slots, ``(rows, heads, slots, features)``: tokens last, a source first."""
+        """Returns keys or values with so many slots ``(rows, heads, slots, features)``: tokens last, a source first."""
 
     def add(self, new: Mapping[Place, Array]) -> None:
         """Puts keys and values ``(rows, heads, tokens, features)`` behind those that are there."""
@@ -112,7 +112,7 @@ class Decoder:
             runtime = self.first if self.first and not memory.length else self.following
             stop = start + _chunk(runtime, memory.length, new - start)
             logits = self._run_chunk(runtime, tokens.part(start, stop), memory, inputs, slide=slide)
-            wanted = max((new if not keep else keep) - (new - stop), 0)
+            wanted = max((keep or new) - (new - stop), 0)
             kept.append(logits[:, max(stop - start - wanted, 0) :])
             start = stop
         return kept[0] if len(kept) == 1 else np.concatenate(kept, axis=1)
@@ -123,6 +123,7 @@ class Decoder:
         rows, new = tokens.ids.shape
         source = inputs["encoder_hidden_states"].shape[1] if "encoder_hidden_states" in inputs else None
         sizes = {BATCH: rows, SEQUENCE: new, PAST: memory.length} | ({} if source is None else {SOURCE: source})
+        check_length(sizes, runtime.ladder, None)
         index = runtime.ladder.choose(sizes)
         rung = runtime.ladder.rungs[index]
         room, slots = rung.sizes.get(SEQUENCE) or new, _slots(rung, memory.length)
@@ -165,9 +166,7 @@ def check_context(tokens: int, limit: int | None) -> None:
 _BEYOND_A_TABLE = "out of data bounds"
 
 
-def _run(
-    runtime: Runtime, index: int, arrays: Arrays, tokens: Tokens
-) -> tuple[list[Feed], list[list[Array]]]:
+def _run(runtime: Runtime, index: int, arrays: Arrays, tokens: Tokens) -> tuple[list[Feed], list[list[Array]]]:
     try:
         return runtime.run_rung(index, arrays)
     except Exception as error:  # onnxruntime's errors share no public base class

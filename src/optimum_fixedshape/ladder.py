@@ -95,7 +95,7 @@ def rows_of(sizes: Mapping[str, int]) -> int:
 
 
 def entrance(rungs: Sequence[ShapeContract]) -> ShapeLadder:
-    """Returns what goes into a model of these graphs from outside: of one that writes, what the encoder takes, or texts.
+    """Returns what goes into a model of these graphs from outside: of one that writes, an encoder's inputs, or texts.
 
     Raises:
         ShapeMismatchError: The graphs are not of one model.

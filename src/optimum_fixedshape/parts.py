@@ -163,9 +163,7 @@ def _split(paths: Iterable[Path]) -> Iterator[tuple[str, onnx.ModelProto]]:
 def _check_keys(sizes: Mapping[str, Sequence[int]], contracts: Sequence[ShapeContract]) -> None:
     known = {role for contract in contracts for role in contract.sizes} - {PAST, TOTAL} | {CONTEXT, PREFILL}
     if unknown := sorted(sizes.keys() - known):
-        raise ShapeMismatchError(
-            f"shapes= names {', '.join(unknown)}, and the graphs have {', '.join(sorted(known))}."
-        )
+        raise ShapeMismatchError(f"shapes= names {', '.join(unknown)}, and the graphs have {', '.join(sorted(known))}.")
     if short := [size for size in sizes.get(CONTEXT, ()) if size < 2]:
         raise ShapeMismatchError(f"{CONTEXT} must be 2 or more, got {short[0]}.")
 
@@ -225,7 +223,7 @@ def _prefills(contract: ShapeContract, contexts: Sequence[int] | None, asked: Se
 
 
 def _takes_one(contract: ShapeContract) -> bool:
-    """Whether a decoder takes one new token at a time: behind an encoder and a cache, stock exports are traced with one.
+    """Whether a decoder takes one new token at a time: stock exports behind an encoder and a cache are traced with one.
 
     Some of them have lost the causal mask on the way, so that several tokens would see each other.
     """

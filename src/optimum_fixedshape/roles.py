@@ -185,7 +185,7 @@ def _with_input_roles(contract: ShapeContract, overrides: Mapping[str, Sequence[
     if (sound := _sound_of(inputs)) and not any(spec.name in _TOKENS for spec in inputs):
         other["attention_mask"] = {SEQUENCE: sound}
     if any(PAST in spec.roles() for spec in inputs):
-        other |= dict.fromkeys(_MASKS, {SEQUENCE: TOTAL})
+        other |= {name: {SEQUENCE: TOTAL} for name in _MASKS}
     if any(name.startswith("logits_per_") for name in contract.output_names):
         for spec in inputs:
             other[spec.name] = {BATCH: tower_of(spec.roles())}

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from transformers import GenerationConfig, GenerationMixin
 
+from optimum_fixedshape.config import made_folder
 from optimum_fixedshape.contract import PAST, SEQUENCE, ShapeContract
 from optimum_fixedshape.decoding import Decoder, Tokens, check_context
 from optimum_fixedshape.errors import MissingInputError, ShapeMismatchError
@@ -24,7 +25,6 @@ from optimum_fixedshape.tasks import Overflow
 
 from .base import FixedShapeMixin, as_array
 from .session import fill_of
-
 
 _POSITIONS = ("position_ids", "position_offset")
 
@@ -89,9 +89,7 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
         generation_config: GenerationConfig | None = None,
         model_save_dir: str | Path | ScratchFolder | None = None,
     ) -> None:
-        super().__init__(
-            config=config, session=session, use_io_binding=use_io_binding, model_save_dir=model_save_dir
-        )
+        super().__init__(config=config, session=session, use_io_binding=use_io_binding, model_save_dir=model_save_dir)
         self.generation_config = generation_config or _generation_config(self.home, config)
         self.fixed_shape_config = replace(
             self.fixed_shape_config, graphs=tuple(path.name for path in self.graph_files())
@@ -145,7 +143,7 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Writes all graphs with their weights, and the config of the model and of generation; see `SavingMixin`."""
-        self.generation_config.save_pretrained(save_directory)
+        self.generation_config.save_pretrained(made_folder(save_directory))
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def generate(self, *args: Any, overflow: Overflow | None = None, **kwargs: Any) -> Any:
@@ -186,13 +184,14 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
         self._check_context(generation_config, generation_config.max_length)
 
     def _check_window(self) -> None:
-        """Raises an error where only the mask tells positions that the model has learned: a window shortens the mask."""
+        """Raises an error where only the mask tells learned positions, as a window shortens the mask."""
         told = {name for runtime in self.engine.runtimes for name in runtime.ladder.largest.input_names}
-        if told.isdisjoint(_POSITIONS) and getattr(self.config, "max_position_embeddings", None) and self.can_use_cache:
+        has_learned = getattr(self.config, "max_position_embeddings", None)
+        if self.can_use_cache and has_learned and told.isdisjoint(_POSITIONS):
             raise ShapeMismatchError(
-                "overflow='window' cannot work for these graphs: the model has learned positions and takes none, so that "
-                "they could not go on counting behind forgotten tokens. Write in several calls, or load the graphs with "
-                "a larger context_length."
+                "overflow='window' cannot work for these graphs: the model has learned positions and takes none, so "
+                "that they could not go on counting behind forgotten tokens. Load the graphs with a larger "
+                "context_length."
             )
 
     def _check_context(self, generation_config: Any, tokens: int) -> None:
@@ -259,6 +258,7 @@ def tokens_among(given: Mapping[str, Any], name: str, owner: str) -> Array:
 
     Raises:
         MissingInputError: They did not come.
+        ShapeMismatchError: There is no row or no token.
     """
     if given.get(name) is None:
         came = tuple(key for key, value in given.items() if value is not None)
@@ -266,6 +266,8 @@ def tokens_among(given: Mapping[str, Any], name: str, owner: str) -> Array:
             f"{owner} needs {name}; what came is: {', '.join(came) or 'nothing'}.", missing=(name,), given=came
         )
     ids: Array = np.asarray(as_array(given[name]))
+    if ids.ndim != 2 or not ids.size:
+        raise ShapeMismatchError(f"{name} must be (rows, tokens), with one of each at least, got shape {ids.shape}.")
     return ids
 
 

@@ -59,7 +59,9 @@ class SavingMixin:
         for (path, rung), name in zip(rungs.items(), names, strict=True):
             check_files(path, rung)
             _copy(path, folder / name)
-        for data, name in sorted({(path.parent / name, name) for path, rung in rungs.items() for name in rung.external_data}):
+        for data, name in sorted(
+            {(path.parent / name, name) for path, rung in rungs.items() for name in rung.external_data}
+        ):
             _copy(data, folder / name)
         replace(self.fixed_shape_config, graphs=tuple(names)).save_pretrained(folder)
 

@@ -23,7 +23,7 @@ class WritingPipeline(FixedShapePipeline):
 
 
 class TextPipeline(WritingPipeline):
-    """Writes on; ``overflow="truncate"`` cuts the start of long prompts, transformers' ``handle_long_generation="hole"``."""
+    """Writes on; ``overflow="truncate"`` is transformers' ``handle_long_generation="hole"``: cuts a prompt's start."""
 
     def __init__(self, model: Any, tokenizer: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(model, tokenizer, *args, **kwargs)

@@ -80,6 +80,16 @@ def test_the_default_sizes(tmp_path):
     assert sizes == [(1, 236, 64), (1, 299, 1), (1, 192, 64), (1, 255, 1)]
 
 
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_task_that_models_of_two_kinds_have(is_folder, tmp_path):
+    original, folder = stock.original("whisper"), tmp_path / "original"
+    original.save_pretrained(folder)
+    task = "automatic-speech-recognition"
+    shapes = {"context_length": 8, "prefill_length": 4}
+    export_model(folder if is_folder else original, tmp_path, task=task, shapes=shapes, progress=False)
+    assert fixedshape.ORTModelForSpeechSeq2Seq.from_pretrained(tmp_path, subfolder="").context_length == 8
+
+
 def test_export_on_the_fly(tmp_path, caplog):
     original = stock.original("llama")
     original.save_pretrained(tmp_path)

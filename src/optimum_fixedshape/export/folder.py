@@ -24,7 +24,7 @@ from optimum_fixedshape.graph.weights import save_rungs
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.repo import MAIN_GRAPH, Sizes
 from optimum_fixedshape.runtime import Runtime
-from optimum_fixedshape.tasks import Task, find_task, task_of_architectures
+from optimum_fixedshape.tasks import Task, find_task, task_of_architectures, tasks_called
 
 from .examples import Axes, axes_of, example_of, keys_of
 from .shapes import Combination, combinations_of
@@ -130,13 +130,13 @@ def _export_writer(
 
 def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]) -> Task:
     if isinstance(model_or_id, (str, Path)):
-        if asked:
+        if asked and len(tasks_called(asked)) < 2:
             return find_task(asked)
         architectures = transformers.AutoConfig.from_pretrained(model_or_id, **hub_options).architectures or []
     else:
         architectures = [type(model_or_id).__name__]
     told = task_of_architectures(architectures)
-    wanted = find_task(asked) if asked else told
+    wanted = find_task(asked, model=told.model if told else None) if asked else told
     name = ", ".join(architectures) or "a model without architectures"
     if wanted is None:
         raise UnsupportedTaskError(f"The task of {name} cannot be told. Pass task=.", task=None)

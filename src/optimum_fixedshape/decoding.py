@@ -223,7 +223,7 @@ def _placed(tokens: Tokens, seen: int, slots: int, room: int) -> Arrays:
     return {
         "input_ids": _filled(tokens.ids, room),
         "position_ids": _filled(tokens.positions, room),
-        "position_offset": tokens.positions[:, :1] - slots,
+        "position_offset": tokens.positions[:, -1:] - (slots + new - 1),  # the first may be padding, which has none
         **dict.fromkeys(_MASKS, mask),
     }
 

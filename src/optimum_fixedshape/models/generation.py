@@ -170,11 +170,15 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
     def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:
         generation_config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
         generation_config._slides = model_kwargs.get("overflow") == "window"
-        if self.config.is_encoder_decoder and generation_config.max_new_tokens:
-            prompt = model_kwargs.get("decoder_input_ids")
-            tokens = (1 if prompt is None else prompt.shape[1]) + generation_config.max_new_tokens
-            self._check_context(generation_config, tokens)
+        prompt = model_kwargs.get("decoder_input_ids")
+        generation_config._prompt_length = 1 if prompt is None else prompt.shape[1]
         return generation_config, model_kwargs
+
+    def _prepare_special_tokens(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:
+        # Before an encoder runs, and no earlier: transformers 4.57 makes a pipeline with lengths nobody asked for.
+        if self.config.is_encoder_decoder and generation_config.max_new_tokens:
+            self._check_context(generation_config, generation_config._prompt_length + generation_config.max_new_tokens)
+        super()._prepare_special_tokens(generation_config, *args, **kwargs)
 
     def _validate_generated_length(self, generation_config: Any, input_ids_length: int, has_default: bool) -> None:
         limit = self.context_length

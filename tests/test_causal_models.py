@@ -242,19 +242,30 @@ def test_window_ends_with_learned_positions():
         model.generate(**prompts(1, 30), **GREEDY, **how)
 
 
-def with_positions_of_the_mask(source, target):
-    """A copy of a stock graph that takes no positions, and counts the real tokens of the mask, as older exports do."""
-    graph = onnx.load(source)
-    numbers = {"one": [1], "axis": 1, "ahead": [2**31]}
-    make = onnx.helper.make_node
-    nodes = [
-        make("CumSum", ["attention_mask", "axis"], ["counted"]),
-        make("Sub", ["counted", "one"], ["from_zero"]),
-        make("Shape", ["input_ids"], ["new"], start=1, end=2),
-        make("Neg", ["new"], ["behind"]),
-        make("Slice", ["from_zero", "behind", "ahead", "one"], ["last"]),
-        make("Relu", ["last"], ["position_ids"]),
-    ]
+make = onnx.helper.make_node
+OF_THE_MASK = (
+    make("CumSum", ["attention_mask", "axis"], ["counted"]),
+    make("Sub", ["counted", "one"], ["from_zero"]),
+    make("Shape", ["input_ids"], ["new"], start=1, end=2),
+    make("Neg", ["new"], ["behind"]),
+    make("Slice", ["from_zero", "behind", "ahead", "one"], ["last"]),
+    make("Relu", ["last"], ["position_ids"]),
+)
+OF_THE_SLOTS = (
+    make("Shape", ["past_key_values.0.key"], ["slots"], start=2, end=3),
+    make("Shape", ["input_ids"], ["new"], start=1, end=2),
+    make("Add", ["slots", "new"], ["end"]),
+    make("Squeeze", ["slots"], ["from"]),
+    make("Squeeze", ["end"], ["to"]),
+    make("Range", ["from", "to", "step"], ["counted"]),
+    make("Unsqueeze", ["counted", "first"], ["position_ids"]),
+)
+
+
+def without_positions(name, nodes, target):
+    """A copy of a stock graph that takes no positions and counts them itself, as older exports do."""
+    graph = onnx.load(stock.graphs(name) / "model.onnx")
+    numbers = {"one": [1], "axis": 1, "ahead": [2**31], "step": 1, "first": [0]}
     rest = [*graph.graph.node]
     del graph.graph.node[:]
     graph.graph.node.extend([*nodes, *rest])
@@ -263,16 +274,32 @@ def with_positions_of_the_mask(source, target):
         onnx.numpy_helper.from_array(np.array(number, np.int64), name) for name, number in numbers.items()
     )
     onnx.save(graph, target / "model.onnx")
-    stock.original("gpt2").config.save_pretrained(target)
+    stock.original(name).config.save_pretrained(target)
 
 
 def test_positions_of_the_mask(tmp_path):
-    with_positions_of_the_mask(stock.graphs("gpt2") / "model.onnx", tmp_path)
+    without_positions("gpt2", OF_THE_MASK, tmp_path)
     model = ORTModelForCausalLM.from_pretrained(tmp_path, shapes=SHAPES)
-    assert "position_ids" not in model.engine.decoder.following.ladder.largest.input_names
     assert_writes_as_original(model, stock.original("gpt2"), lambda length: prompts(3, length), [1, 7, CONTEXT - 1])
     with pytest.raises(ShapeMismatchError, match="overflow='window' cannot work"):
         model.generate(**prompts(1, 30), max_new_tokens=20, overflow="window")
+
+
+def test_positions_of_the_slots(tmp_path):
+    without_positions("gpt2", OF_THE_SLOTS, tmp_path)
+    model = ORTModelForCausalLM.from_pretrained(tmp_path, shapes=SHAPES)
+    assert_writes_as_original(model, stock.original("gpt2"), lambda length: prompts(3, length), [1, 7, CONTEXT - 1])
+    saved = tmp_path / "saved"
+    model.save_pretrained(saved)
+    assert_same(ORTModelForCausalLM.from_pretrained(saved)(**ids_of(7)).logits, model(**ids_of(7)).logits)
+
+
+def test_rotary_positions_of_the_slots_are_refused(tmp_path):
+    without_positions("llama", OF_THE_SLOTS, tmp_path)
+    with pytest.raises(InvalidModelError, match="position"):
+        ORTModelForCausalLM.from_pretrained(tmp_path, shapes=SHAPES)
+    open_graph = ORTModelForCausalLM.from_pretrained(tmp_path)
+    assert_writes_as_original(open_graph, stock.original("llama"), lambda length: prompts(1, length), [7])
 
 
 class TestSaving:
@@ -366,6 +393,17 @@ class TestErrors:
     def test_no_tokens(self, model):
         with pytest.raises(MissingInputError, match="needs input_ids; what came is: inputs_embeds"):
             model(inputs_embeds=torch.zeros(1, 2, 32))
+
+    def test_no_mask(self, tmp_path):
+        pinned_on_disk(stock.graphs("gpt2") / "model.onnx", tmp_path / "model.onnx", lambda name: name, past=9, new=2)
+        graph = onnx.load(tmp_path / "model.onnx")
+        mask = next(value for value in graph.graph.input if value.name == "attention_mask")
+        graph.graph.input.remove(mask)
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 11), np.int64), mask.name))
+        onnx.save(graph, tmp_path / "model.onnx")
+        stock.original("gpt2").config.save_pretrained(tmp_path)
+        with pytest.raises(InvalidModelError, match="a cache of 9 slots and takes no attention_mask"):
+            ORTModelForCausalLM.from_pretrained(tmp_path)
 
     def test_a_mask_that_does_not_cover_the_cache(self, tmp_path):
         pinned_on_disk(stock.graphs("gpt2") / "model.onnx", tmp_path / "model.onnx", lambda name: name, past=9, new=2)

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from .caches import CacheTensor, Place
-from .contract import BATCH, PAST, SEQUENCE, SOURCE, ShapeContract
+from .contract import BATCH, PAST, SEQUENCE, SOURCE, TOTAL, ShapeContract
 from .errors import InputTooLongError, InvalidModelError
 from .fitting import Array, Arrays, Feed, prepare
 from .runtime import Runtime, check_length
@@ -22,6 +22,10 @@ from .unfitting import join
 
 CONTEXT, PREFILL = "context_length", "prefill_length"
 """The shape keys of decoders: tokens of a text, prompt and answer together, and new tokens of one run."""
+
+
+POSITIONS = frozenset({"position_ids", "position_offset"})
+"""The inputs that tell a decoder where tokens stand."""
 
 
 class Memory(Protocol):
@@ -138,7 +142,8 @@ class Decoder:
         )
         feeds, pieces = _run(runtime, index, arrays, tokens)
         outputs = dict(zip(rung.output_names, join(pieces, [feed.spans for feed in feeds], rung), strict=True))
-        runtime.count(index, len(feeds), [sizes], sizes)
+        computed = {BATCH: rows, SEQUENCE: new}
+        runtime.count(index, len(feeds), [computed], computed)
         if slide and self.limit is not None:
             memory.keep_last(self.limit - 1 - new)
         memory.add(dict(_added(cache, outputs, room, new, source)))
@@ -163,6 +168,8 @@ def check_context(tokens: int, limit: int | None) -> None:
         )
 
 
+# A run of a few tokens takes as long as one of a single token, since it reads the same weights.
+_WASTE, _FREE = 1.5, 16
 _BEYOND_A_TABLE = "out of data bounds"
 
 
@@ -184,6 +191,12 @@ def _run(runtime: Runtime, index: int, arrays: Arrays, tokens: Tokens) -> tuple[
 def _check(rung: ShapeContract) -> None:
     """Raises an error unless the graph's mask and cache are as long as slots and new tokens."""
     new, slots = rung.sizes.get(SEQUENCE), rung.sizes.get(PAST)
+    if slots is not None and TOTAL not in rung.sizes:
+        raise InvalidModelError(
+            f"{rung.path or 'The graph'} has a cache of {slots} slots and takes no attention_mask, so that it cannot "
+            "tell those that are empty. Export it with a mask of slots and new tokens, or with a cache of open length.",
+            path=str(rung.path) if rung.path else None,
+        )
     if new is None or (slots is None and PAST in rung.sizes):
         return
     total = new + (slots or 0)
@@ -203,9 +216,12 @@ _MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def _chunk(runtime: Runtime, seen: int, new: int) -> int:
-    """How many of the new tokens run next: as many as the largest rung takes behind those seen."""
+    """How many of the new tokens run next: all, where a rung holds them with little padding, else what fills a rung."""
     rungs = (rung for rung in runtime.ladder.rungs if _slots(rung, seen) >= seen)
-    return max(min(rung.sizes.get(SEQUENCE) or new, new) for rung in rungs)
+    sizes = {rung.sizes.get(SEQUENCE) or new for rung in rungs}
+    if any(new <= size <= new * _WASTE + _FREE for size in sizes):
+        return new
+    return max((size for size in sizes if size <= new), default=new)
 
 
 def _slots(rung: ShapeContract, seen: int) -> int:

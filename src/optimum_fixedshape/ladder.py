@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .caches import ENCODER, FOLLOWING, MERGED, kind_of
-from .contract import BATCH, BATCHES, FILLED, SEQUENCE, Axis, ShapeContract
+from .contract import BATCH, BATCHES, FILLED, PAST, SEQUENCE, Axis, ShapeContract
 from .errors import ShapeMismatchError
 
 
@@ -68,7 +68,7 @@ class ShapeLadder:
     def choose(self, sizes: Mapping[str, int]) -> int:
         """Returns the index of the rung that computes the fewest elements for rows of these sizes.
 
-        Where two rungs tie, the one that needs fewer runs wins.
+        Where two rungs tie, the one that needs fewer runs wins, and then the one with fewer slots for a cache.
 
         Args:
             sizes: Rows and the size of one row, by role.
@@ -77,14 +77,16 @@ class ShapeLadder:
             ValueError: No rung holds an item of these sizes.
         """
 
-        def cost(index: int) -> tuple[int, int]:
+        def cost(index: int) -> tuple[int, int, int]:
             rung, runs, computed = self.rungs[index], 1, 1
             for role, size in sizes.items():
+                if role == PAST:
+                    continue
                 least = rung.sizes.get(role) or max(size, 1)
                 pieces = -(-max(size, 1) // least) if role in BATCHES else 1
                 runs *= pieces
                 computed *= pieces * least
-            return computed, runs
+            return computed, runs, rung.sizes.get(PAST) or 0
 
         return min(self.holding(sizes), key=cost)
 

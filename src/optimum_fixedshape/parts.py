@@ -18,7 +18,7 @@ import onnx
 from .caches import ENCODER, FIRST, FOLLOWING, MERGED, kind_of
 from .config import FixedShapeConfig
 from .contract import PAST, SEQUENCE, SOURCE, TOTAL, ShapeContract
-from .decoding import CONTEXT, PREFILL
+from .decoding import CONTEXT, POSITIONS, PREFILL
 from .errors import GraphNotFoundError, ShapeMismatchError
 from .graph.decoders import open_cache
 from .graph.merged import split_merged
@@ -100,7 +100,7 @@ def find_parts(
     asked = {key: sizes[0] if len(sizes) == 1 else sizes for key, sizes in sizes_of(shapes or {}).items()}
     told = {name: list(axes) for name, axes in (roles or {}).items()}
     config = replace(config, shapes=asked or config.shapes, roles={**config.roles, **told})
-    found, scratch = _sorted(paths, config, str(source))
+    found, scratch = _sorted(paths, config)
     decoders = [contract for kind in (FIRST, FOLLOWING) for _, contract in found[kind]]
     if missing := _missing(decoders, found[ENCODER]):
         raise GraphNotFoundError(
@@ -125,19 +125,18 @@ def _missing(decoders: Sequence[ShapeContract], encoders: Sequence[Any]) -> str:
 Found = Mapping[str, Sequence[tuple[Path, ShapeContract]]]
 
 
-def _sorted(paths: Iterable[Path], config: FixedShapeConfig, source: str) -> tuple[Found, ScratchFolder | None]:
+def _sorted(paths: Iterable[Path], config: FixedShapeConfig) -> tuple[Found, ScratchFolder | None]:
     found: dict[str, list[tuple[Path, ShapeContract]]] = defaultdict(list)
     for path in paths:
         contract = read_contract(path, roles=config.roles)
         found[kind_of(contract)].append((path, contract))
-    is_split = bool(found[FOLLOWING])
-    merged = [] if is_split else [path for path, _ in found[MERGED]]
-    masked = CONTEXT not in config.shapes or all(TOTAL in contract.sizes for _, contract in found[FOLLOWING])
-    if not merged and masked:
+    merged = [] if found[FOLLOWING] else [path for path, _ in found[MERGED]]
+    is_fixed = CONTEXT in config.shapes
+    if not merged and not (is_fixed and any(_lacks_inputs(contract) for _, contract in found[FOLLOWING])):
         return found, None
     scratch = ScratchFolder()
     rewritten = _split(merged) if merged else _loaded(path for kind in (FIRST, FOLLOWING) for path, _ in found[kind])
-    if CONTEXT in config.shapes:
+    if is_fixed:
         rewritten = ((name, open_cache(model)) for name, model in rewritten)
     saved = save_rungs(rewritten, folder=scratch.path, weights_name=_WEIGHTS)
     for kind in (FIRST, FOLLOWING):
@@ -146,6 +145,12 @@ def _sorted(paths: Iterable[Path], config: FixedShapeConfig, source: str) -> tup
         contract = read_contract(path, roles=config.roles)
         found[kind_of(contract)].append((path, contract))
     return found, scratch
+
+
+def _lacks_inputs(contract: ShapeContract) -> bool:
+    """Whether a decoder cannot be told which slots are empty, or may count positions by slots."""
+    known = POSITIONS | {"decoder_attention_mask"}  # which graphs have that were opened already, or exported by us
+    return TOTAL not in contract.sizes or known.isdisjoint(contract.input_names)
 
 
 def _loaded(paths: Iterable[Path]) -> Iterator[tuple[str, onnx.ModelProto]]:

@@ -23,7 +23,7 @@ from onnx import (
 from optimum_fixedshape.errors import InvalidModelError
 from optimum_fixedshape.graph.index import Index, words
 
-MASK_INPUT = "decoder_attention_mask"
+OWN_MASK, MASK_INPUT = "attention_mask", "decoder_attention_mask"
 OFFSET_INPUT = "position_offset"
 
 _PREFIX: Final = "fixed_cache/"
@@ -41,9 +41,10 @@ def open_cache(model: ModelProto) -> ModelProto:
     """Returns the model with the inputs that a cache of fixed length needs.
 
     ``decoder_attention_mask``, int64 (batch, past + new), is 1 for the slots that hold tokens and 0 for those that no
-    self-attention may look at. ``position_offset``, int64 (batch, 1), is what a token's position is more than its
-    slot: (true position of the first new token) - T. It is there only if the graph counts slots to look positions up
-    in a table. Relative biases, as in T5, are left alone, because right-aligned slots keep their distances.
+    self-attention may look at; a decoder that takes an ``attention_mask`` of its own gets no other.
+    ``position_offset``, int64 (batch, 1), is what a token's position is more than its slot: (true position of the first new token) - T. It
+    is there only if the graph counts slots to look positions up in a table. Relative biases, as in T5, are left alone,
+    because right-aligned slots keep their distances.
 
     Args:
         model: A decoder that is not merged, with or without a past. It is left as it is.
@@ -58,13 +59,15 @@ def open_cache(model: ModelProto) -> ModelProto:
     tokens = [value for value in model.graph.input if value.name in _TOKENS]
     if not keys or not tokens:
         _refuse("no self-attention was found, for lack of an input input_ids, or of outputs such as present.0.key")
-    scores = {found.tensor: found for found in (_scores(index, key) for key in keys)}
+    is_masked = OWN_MASK in index.inputs
+    scores = {} if is_masked else {found.tensor: found for found in (_scores(index, key) for key in keys)}
     lookups = {node.output[0] for node in _counted_lookups(index, keys[0].name)}
     opened = ModelProto()
     opened.CopyFrom(model)
     edits = _Edits(opened.graph)
     batch, new = tokens[0].type.tensor_type.shape.dim
-    edits.add_input(MASK_INPUT, batch, _key_axis(keys[0], new) if index.past else new)
+    if not is_masked:
+        edits.add_input(MASK_INPUT, batch, _key_axis(keys[0], new) if index.past else new)
     if lookups:
         edits.add_input(OFFSET_INPUT, batch, _Dim(dim_value=1))
     for node in opened.graph.node:

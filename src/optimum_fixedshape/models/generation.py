@@ -13,7 +13,7 @@ from transformers import GenerationConfig, GenerationMixin
 
 from optimum_fixedshape.config import made_folder
 from optimum_fixedshape.contract import PAST, SEQUENCE, ShapeContract
-from optimum_fixedshape.decoding import Decoder, Tokens, check_context
+from optimum_fixedshape.decoding import POSITIONS, Decoder, Tokens, check_context
 from optimum_fixedshape.errors import MissingInputError, ShapeMismatchError
 from optimum_fixedshape.fitting import Array, Fill
 from optimum_fixedshape.ladder import ShapeLadder, ladder_of_texts
@@ -25,8 +25,6 @@ from optimum_fixedshape.tasks import Overflow
 
 from .base import FixedShapeMixin, as_array
 from .session import fill_of
-
-_POSITIONS = ("position_ids", "position_offset")
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
         """Raises an error where only the mask tells learned positions, as a window shortens the mask."""
         told = {name for runtime in self.engine.runtimes for name in runtime.ladder.largest.input_names}
         has_learned = getattr(self.config, "max_position_embeddings", None)
-        if self.can_use_cache and has_learned and told.isdisjoint(_POSITIONS):
+        if self.can_use_cache and has_learned and POSITIONS.isdisjoint(told):
             raise ShapeMismatchError(
                 "overflow='window' cannot work for these graphs: the model has learned positions and takes none, so "
                 "that they could not go on counting behind forgotten tokens. Load the graphs with a larger "
@@ -240,6 +238,7 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
         if self.runtime is not before:
             pool = self.runtime.pool
             self.engine = self.engine.on(pool.providers[0], pool.provider_options[0])
+            self.runtime = self.engine.runtimes[0]
         return self
 
     @staticmethod

@@ -42,9 +42,10 @@ def open_cache(model: ModelProto) -> ModelProto:
 
     ``decoder_attention_mask``, int64 (batch, past + new), is 1 for the slots that hold tokens and 0 for those that no
     self-attention may look at; a decoder that takes an ``attention_mask`` of its own gets no other.
-    ``position_offset``, int64 (batch, 1), is what a token's position is more than its slot: (true position of the first new token) - T. It
-    is there only if the graph counts slots to look positions up in a table. Relative biases, as in T5, are left alone,
-    because right-aligned slots keep their distances.
+
+    ``position_offset``, int64 (batch, 1), is what a token's position is more than its slot: (true position of the
+    first new token) - T. It is there only if the graph counts slots to look positions up in a table. Relative biases,
+    as in T5, are left alone, because right-aligned slots keep their distances.
 
     Args:
         model: A decoder that is not merged, with or without a past. It is left as it is.

@@ -28,6 +28,7 @@ FOLDER = ROOT / ".benchmarks"
 CONTENDERS = ("PyTorch", "stock optimum-onnx", "stock graphs, pinned", "our export")
 OURS = CONTENDERS[2:]
 CONTEXTS = {"gpt2": [128, 256, 512, 1024], "whisper-tiny": [64, 128, 448]}
+PREFILLS = {"gpt2": [4, 16, 64, 256], "whisper-tiny": [4, 128, 448]}
 PROMPTS = {"gpt2": (16, 200, 450, 960), "whisper-tiny": (4, 100, 400)}
 STEPS = 24
 ROUNDS = 5
@@ -95,11 +96,11 @@ def introduction() -> Iterator[str]:
     facts = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(line.partition(": ")[2] for line in facts if line.startswith("model name"))
     packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "torch", "transformers", "optimum-onnx"))
-    ladders = "; ".join(f"{name} {sizes}" for name, sizes in CONTEXTS.items())
+    ladders = "; ".join(f"{name} {sizes} and {PREFILLS[name]}" for name, sizes in CONTEXTS.items())
     yield "# Performance\n"
     yield "Written by `python -m benchmarks.generation`. All numbers are of one run; read the ratios, not the times.\n"
     yield f"{cpu}, {os.cpu_count()} cores, {platform.system()}; {packages}."
-    yield "Random weights of the original sizes, float32. The ladders of `context_length`: " + ladders + ".\n"
+    yield "Random weights of the original sizes, float32. Contexts and prefills: " + ladders + ".\n"
     yield f"Milliseconds of one step behind so many tokens, and of reading a prompt: medians of {ROUNDS} rounds, in"
     yield "which all take turns, each in a process of its own. A ratio above 1 means that ours is faster."
 
@@ -203,7 +204,7 @@ def loaded(model: str, contender: str) -> Any:
     import optimum_fixedshape
 
     folder, (_, name) = FOLDER / model, TASKS[model]
-    shapes = {"context_length": CONTEXTS[model], "prefill_length": [4, 16, 64, 256]}
+    shapes = {"context_length": CONTEXTS[model], "prefill_length": PREFILLS[model]}
     if contender == "PyTorch":
         return getattr(transformers, f"Auto{name}").from_pretrained(folder / "original").eval()
     if contender == "stock optimum-onnx":
@@ -235,7 +236,7 @@ def prepare(model: str) -> None:
     )
     original.eval().save_pretrained(folder / "original")
     main_export(str(folder / "original"), output=folder / "stock", task=f"{task}-with-past", do_validation=False)
-    shapes = {"context_length": CONTEXTS[model], "prefill_length": [4, 16, 64, 256]}
+    shapes = {"context_length": CONTEXTS[model], "prefill_length": PREFILLS[model]}
     export_model(original, folder / "ours", task=task, shapes=shapes, progress=False)
 
 

@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+import torch
 
-from . import onnx_models
+from . import onnx_models, stock
 from .hub import LocalHub
 
 UNREACHABLE = "http://127.0.0.1:9"  # nobody listens to the discard port
@@ -239,3 +240,29 @@ def test_pushing(hub, root):
     assert {path.name for path in (root / "new" / "two").iterdir()} == {
         *("config.json", "fixedshape_config.json", "model.onnx", "model.onnx_data", "model_2x8.onnx"),
     }
+
+
+def test_models_that_write(tmp_path):
+    """A stock repo of an encoder and decoders: what is needed comes, and all of it again from the cache."""
+    home = tmp_path / "acme" / "bart"
+    shutil.copytree(stock.graphs("bart"), home / "onnx")
+    for file in [file for file in (home / "onnx").iterdir() if file.suffix != ".onnx"]:
+        file.rename(home / file.name)
+    code = """
+        import json, torch
+        from optimum_fixedshape import ORTModelForSeq2SeqLM
+
+        model = ORTModelForSeq2SeqLM.from_pretrained("acme/bart", shapes={"context_length": 12, "sequence_length": 8})
+        written = model.generate(torch.arange(5, 12)[None], max_new_tokens=7, do_sample=False)
+        assert AutoTokenizer.from_model("acme/bart")("A boat.")["input_ids"]
+        print(json.dumps(written.tolist()))
+    """
+    expected = stock.original("bart").generate(torch.arange(5, 12)[None], max_new_tokens=7, do_sample=False).tolist()
+    with LocalHub(tmp_path) as hub:
+        assert json.loads(client(hub, code)) == expected
+        wanted = {request.path.split("/")[-1] for request in hub.requests if "/resolve/" in request.path}
+        assert {"encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"} <= wanted
+        assert "decoder_model_merged.onnx" not in wanted
+        hub.reset()
+        assert json.loads(client(hub, code, HF_HUB_OFFLINE="1")) == expected
+        assert hub.requests == []

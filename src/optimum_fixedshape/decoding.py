@@ -217,9 +217,10 @@ _MASKS = ("attention_mask", "decoder_attention_mask")
 
 def _chunk(runtime: Runtime, seen: int, new: int) -> int:
     """How many of the new tokens run next: all, where a rung holds them with little padding, else what fills a rung."""
-    rungs = (rung for rung in runtime.ladder.rungs if _slots(rung, seen) >= seen)
+    rungs = [rung for rung in runtime.ladder.rungs if _slots(rung, seen) >= seen]
     sizes = {rung.sizes.get(SEQUENCE) or new for rung in rungs}
-    if any(new <= size <= new * _WASTE + _FREE for size in sizes):
+    starts = all(PAST not in rung.sizes for rung in rungs)  # what is left over may have to run one by one
+    if any(new <= size and (starts or size <= new * _WASTE + _FREE) for size in sizes):
         return new
     return max((size for size in sizes if size <= new), default=new)
 

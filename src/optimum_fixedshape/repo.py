@@ -24,12 +24,8 @@ MAIN_GRAPH = "model.onnx"
 Sizes = Mapping[str, int | Sequence[int]]
 Roles = Mapping[str, Sequence[str | None]]
 
-_PARTS = frozenset(
-    {
-        *(MAIN_GRAPH, "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"),
-        "decoder_model_merged.onnx",
-    }
-)
+_APART, _MERGED = "decoder_with_past_model.onnx", "decoder_model_merged.onnx"
+_PARTS = frozenset({MAIN_GRAPH, "encoder_model.onnx", "decoder_model.onnx", _APART, _MERGED})
 """The names that optimum gives to the graphs of models that write."""
 
 _BESIDE_GRAPHS = (".json", ".txt", ".model", ".jinja", ".py")
@@ -203,6 +199,8 @@ def _choose_all(place: LocalFolder | HubRepo, subfolder: str) -> tuple[list[str]
         if config := FixedShapeConfig.from_folder(place.fetch(configs) / folder):
             return [_there(str(folder / name), graphs, str(folder)) for name in config.graphs], config
     known = [name for name in graphs if PurePosixPath(name).name in _PARTS]
+    if any(PurePosixPath(name).name == _APART for name in known):  # both decoders in one file as well need no download
+        known = [name for name in known if PurePosixPath(name).name != _MERGED]
     return known or graphs, None
 
 

@@ -302,6 +302,13 @@ def test_rotary_positions_of_the_slots_are_refused(tmp_path):
     assert_writes_as_original(open_graph, stock.original("llama"), lambda length: prompts(1, length), [7])
 
 
+def test_arguments_of_optimum_are_taken():
+    wanted = transformers.GenerationConfig(max_new_tokens=3, pad_token_id=1)
+    for load in (ORTModelForCausalLM.from_pretrained, ORTModelForCausalLM.from_model):
+        model = load(stock.graphs("gpt2"), generation_config=wanted, use_merged=False, use_cache=True)
+        assert model.generate(**prompts(1, 5)).shape == (1, 8)
+
+
 class TestSaving:
     def test_what_was_pinned_stays_pinned(self, model, tmp_path):
         model.save_pretrained(tmp_path)

@@ -93,6 +93,30 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
             self.fixed_shape_config, graphs=tuple(path.name for path in self.graph_files())
         )
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | Path,
+        *args: Any,
+        generation_config: GenerationConfig | None = None,
+        use_merged: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Returns the model of a folder, a file or a Hub repo; see `LoadingMixin.from_pretrained`.
+
+        Args:
+            model_id: The folder, file or Hub repo id.
+            *args: As there.
+            generation_config: How `generate` writes; by default what is saved with the model.
+            use_merged: Accepted as optimum's: both decoders in one file give the same answers as a file for each.
+            **kwargs: As there; `shapes` takes ``context_length`` and ``prefill_length``.
+        """
+        model = super().from_pretrained(model_id, *args, **kwargs)
+        model.generation_config = generation_config or model.generation_config
+        return model
+
+    from_model = from_pretrained
+
     def initialize_ort_attributes(
         self, session: Engine | ort.InferenceSession, use_io_binding: bool | None = None
     ) -> None:

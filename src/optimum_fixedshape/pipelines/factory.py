@@ -91,7 +91,8 @@ def pipeline(
     given = {kind: each for kind, each in apart if each is not None}
     combined = data_processor if processor is None else processor
     processors = _processors(given, combined, model, row, options, use_fast)
-    return pipeline_class(model=model, **processors, overflow=overflow, task=task or row.name, **kwargs)
+    name = task if task and row.name == "translation" else row.name  # which may name the languages
+    return pipeline_class(model=model, **processors, overflow=overflow, task=name, **kwargs)
 
 
 def _check_model(model: Any, task: str | None) -> None:

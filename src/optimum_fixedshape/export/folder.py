@@ -58,7 +58,9 @@ def export_model(
         task: transformers' name of the task. By default what the model's class or its config says.
         shapes: Sizes by shape key; a list makes a ladder, two lists one graph for each combination. By default
             8 rows of 16, 32, 64 and 128 tokens for texts; else one row of the size that the model or its processor was
-            made for, and 10 seconds at 16 kHz for waveforms.
+            made for, and 10 seconds at 16 kHz for waveforms. Models that write take ``context_length`` and
+            ``prefill_length`` (by default one row of 256 and of 1024 tokens, as far as the model has positions, in runs
+            of 64), and are written as a graph for each part and size: stock optimum cannot run those.
         processor: Saved beside the graphs: a tokenizer, an image processor, a combination, ... By default that of
             `model_or_id`, where that is a folder or repo.
         progress: Show a progress bar.

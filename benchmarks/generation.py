@@ -44,7 +44,7 @@ def main() -> None:
     if options.worker:
         work(*options.worker)
         return
-    lines = [*introduction()]
+    lines = [*introduction(options.rounds)]
     for model in CONTEXTS:
         prepare(model)
         lines += [*report(model, *measure(model, options.rounds))]
@@ -91,7 +91,7 @@ def report(model: str, times: dict[tuple[str, int], dict[str, float]], grown: di
     yield "\nMemory after the first round, MiB more: " + ", ".join(f"{k} {v:+.0f}" for k, v in grown.items()) + "."
 
 
-def introduction() -> Iterator[str]:
+def introduction(rounds: int) -> Iterator[str]:
     """Yields what was measured where."""
     facts = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(line.partition(": ")[2] for line in facts if line.startswith("model name"))
@@ -101,7 +101,7 @@ def introduction() -> Iterator[str]:
     yield "Written by `python -m benchmarks.generation`. All numbers are of one run; read the ratios, not the times.\n"
     yield f"{cpu}, {os.cpu_count()} cores, {platform.system()}; {packages}."
     yield "Random weights of the original sizes, float32. Contexts and prefills: " + ladders + ".\n"
-    yield f"Milliseconds of one step behind so many tokens, and of reading a prompt: medians of {ROUNDS} rounds, in"
+    yield f"Milliseconds of one step behind so many tokens, and of reading a prompt: medians of {rounds} rounds, in"
     yield "which all take turns, each in a process of its own. A ratio above 1 means that ours is faster."
 
 

@@ -361,6 +361,29 @@ def test_graphs_that_are_fixed_already(name, names, tmp_path):
     assert_writes_as_original(model, original, lambda length: prompts(2, length), [1, 7, 8, 9, CONTEXT - 1])
 
 
+def test_a_cache_that_comes_back_as_long_as_it_went(tmp_path):
+    for file, new in (("prefill.onnx", 8), ("decode.onnx", 1)):
+        pinned_on_disk(
+            stock.graphs("llama") / "model.onnx", tmp_path / file, lambda name: name, past=CONTEXT - 1, new=new
+        )
+        graph = onnx.load(tmp_path / file)
+        numbers = {"behind": [new], "ahead": [2**31], "axis": [2]}
+        graph.graph.initializer.extend(
+            onnx.numpy_helper.from_array(np.array(number, np.int64), name) for name, number in numbers.items()
+        )
+        for value in graph.graph.output:
+            if value.name.startswith("present"):
+                whole = value.name
+                value.name = f"{whole}.last"
+                value.type.tensor_type.shape.dim[2].dim_value = CONTEXT - 1
+                graph.graph.node.append(make("Slice", [whole, *numbers], [value.name]))
+        onnx.save(graph, tmp_path / file)
+    original = stock.original("llama")
+    original.config.save_pretrained(tmp_path)
+    model = ORTModelForCausalLM.from_pretrained(tmp_path)
+    assert_writes_as_original(model, original, lambda length: prompts(2, length), [1, 7, 9, CONTEXT - 1])
+
+
 @pytest.fixture(scope="module")
 def plain():
     return ORTModelForCausalLM.from_pretrained(stock.graphs("gpt2-plain"), shapes={"context_length": [8, CONTEXT]})

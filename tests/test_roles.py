@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from onnx import TensorProto
 
+from optimum_fixedshape.caches import Place, place_of
 from optimum_fixedshape.contract import Axis
 from optimum_fixedshape.errors import ShapeMismatchError
 from optimum_fixedshape.roles import with_frames
@@ -189,3 +190,18 @@ def test_frames_and_patches_follow_samples_and_tokens():
     document = read(make_model(page, [tensor_value("start_logits", [1, 9]), tensor_value("logits", [1, 4, 2])]))
     assert [spec.axes[1].extra for spec in document.outputs] == [5, 0]
     assert [spec.roles()[1] for spec in document.outputs] == ["sequence_length"] * 2
+
+
+@pytest.mark.parametrize("name", ["past_key_values.3.key", "past_key_3", "past_3_key", "k_cache_3", "kv_cache.3.k"])
+def test_usual_names_of_caches(name):
+    assert place_of(name) == Place(is_cross=False, layer=3, is_value=False)
+
+
+@pytest.mark.parametrize("name", ["present.3.encoder.value", "cross_v_cache_3"])
+def test_names_of_caches_of_an_encoder(name):
+    assert place_of(name) == Place(is_cross=True, layer=3, is_value=True)
+
+
+@pytest.mark.parametrize("name", ["logits", "key_padding_mask", "position_ids", "past_key_values", "cache_position"])
+def test_names_that_are_no_caches(name):
+    assert place_of(name) is None

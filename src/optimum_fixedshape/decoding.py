@@ -17,6 +17,7 @@ from .caches import CacheTensor, Place
 from .contract import BATCH, PAST, SEQUENCE, SOURCE, TOTAL, ShapeContract
 from .errors import InputTooLongError, InvalidModelError
 from .fitting import Array, Arrays, Feed, prepare
+from .roles import MASKS
 from .runtime import Runtime, check_length
 from .unfitting import join
 
@@ -203,16 +204,13 @@ def _check(rung: ShapeContract) -> None:
     known = {new, slots, total, None}
     presents = {tensor.present for tensor in rung.cache if not tensor.place.is_cross}
     wrong = [spec for spec in rung.outputs if spec.name in presents and spec.axes and spec.axes[2].size not in known]
-    wrong += [spec for spec in rung.inputs if spec.name in _MASKS and spec.axes and spec.axes[1].size != total]
+    wrong += [spec for spec in rung.inputs if spec.name in MASKS and spec.axes and spec.axes[1].size != total]
     if wrong:
         raise InvalidModelError(
             f"{rung.path or 'The graph'} takes {new} new tokens behind {slots or 0} slots, which does not go with "
             f"{wrong[0]}: a mask covers both, and a cache comes back with both, or with either.",
             path=str(rung.path) if rung.path else None,
         )
-
-
-_MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def _chunk(runtime: Runtime, seen: int, new: int) -> int:
@@ -241,7 +239,7 @@ def _placed(tokens: Tokens, seen: int, slots: int, room: int) -> Arrays:
         "input_ids": _filled(tokens.ids, room),
         "position_ids": _filled(tokens.positions, room),
         "position_offset": tokens.positions[:, -1:] - (slots + new - 1),  # the first may be padding, which has none
-        **dict.fromkeys(_MASKS, mask),
+        **dict.fromkeys(MASKS, mask),
     }
 
 

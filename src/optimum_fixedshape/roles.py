@@ -102,7 +102,8 @@ OUTPUT_ROLES: Mapping[str, tuple[Roles, ...]] = {
 ``hidden_states.3`` stands under ``hidden_states``.
 """
 
-_MASKS = ("attention_mask", "decoder_attention_mask")
+MASKS = ("attention_mask", "decoder_attention_mask")
+"""The masks of a decoder's own tokens."""
 _FEWEST_SAMPLES = 400
 _GUESSES: tuple[tuple[int, tuple[str, ...], Roles], ...] = (
     (2, ("int",), _ROW),
@@ -185,7 +186,7 @@ def _with_input_roles(contract: ShapeContract, overrides: Mapping[str, Sequence[
     if (sound := _sound_of(inputs)) and not any(spec.name in _TOKENS for spec in inputs):
         other["attention_mask"] = {SEQUENCE: sound}
     if any(PAST in spec.roles() for spec in inputs):
-        other |= {name: {SEQUENCE: TOTAL} for name in _MASKS}
+        other |= {name: {SEQUENCE: TOTAL} for name in MASKS}
     if any(name.startswith("logits_per_") for name in contract.output_names):
         for spec in inputs:
             other[spec.name] = {BATCH: tower_of(spec.roles())}

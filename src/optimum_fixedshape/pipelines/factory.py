@@ -132,25 +132,28 @@ def _task_of(model: Any, hub: HubOptions) -> Task:
 
 
 def _saved_task(source: str | Path, hub: HubOptions) -> Task | None:
-    folder = _folder_of(source, hub)
-    told = _task_of_architectures(folder, hub)
-    saved = FixedShapeConfig.from_folder(folder) if isinstance(folder, Path) else None
-    return find_task(saved.task, model=told.model if told else None) if saved and saved.task else told
+    folder, beside = _folder_of(source, hub)
+    told = _task_of_architectures(source, hub)
+    for saved in (beside, FixedShapeConfig.from_folder(folder)):
+        if saved and saved.task:
+            return find_task(saved.task, model=told.model if told else None)
+    return told
 
 
-def _folder_of(source: str | Path, hub: HubOptions) -> str | Path:
-    """The folder of a model's graphs and config; the source itself where a PyTorch model waits to be exported."""
+def _folder_of(source: str | Path, hub: HubOptions) -> tuple[str | Path, FixedShapeConfig | None]:
+    """The folder of a model's config, and what is saved beside its graphs; of a PyTorch model the source itself."""
     try:
-        return fetch_graphs(source, None, hub)[0]
+        folder, _, saved = fetch_graphs(source, None, hub)
     except GraphNotFoundError:
         if not holds_torch_model(source, hub):
             raise
-        return source
+        return source, None
+    return folder, saved
 
 
 def _task_of_architectures(source: str | Path, hub: HubOptions) -> Task | None:
     try:
-        config = transformers.AutoConfig.from_pretrained(_folder_of(source, hub), **hub.for_transformers())
+        config = transformers.AutoConfig.from_pretrained(_folder_of(source, hub)[0], **hub.for_transformers())
     except (OSError, ValueError):
         return None
     return task_of_architectures(config.architectures or ())

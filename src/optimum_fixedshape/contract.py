@@ -7,7 +7,7 @@ A *role* is what an axis stands for. Roles carry the names that optimum's export
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -76,15 +76,22 @@ class TensorSpec:
     """Name, type and axes of one graph input or output.
 
     Attributes:
-        name: The name in the graph.
+        name: What everybody calls it: the name in the graph, or the standard one that it was mapped to.
         dtype: A NumPy type name such as ``"int64"``, or for values that are no tensors a description such as
             ``"sequence(float32)"``.
         axes: The dimensions in order, or None where the graph does not state a rank.
+        graph_name: What the graph calls it, where that is another name.
     """
 
     name: str
     dtype: str
     axes: tuple[Axis, ...] | None
+    graph_name: str | None = None
+
+    @property
+    def session_name(self) -> str:
+        """The name by which a session of the graph knows it."""
+        return self.graph_name or self.name
 
     @property
     def shape(self) -> tuple[int | str | None, ...] | None:
@@ -197,6 +204,40 @@ class ShapeContract:
         """The keys and values that a decoder takes and gives; see `caches.cache_of`."""
         return cache_of(self)
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The names that were mapped: the graph's name to the one in use."""
+        specs = (*self.inputs, *self.outputs)
+        return {spec.graph_name: spec.name for spec in specs if spec.graph_name is not None}
+
+    def renamed(self, names: Mapping[str, str]) -> ShapeContract:
+        """Returns the contract with inputs and outputs under other names; sessions are still fed by the graph's.
+
+        Roles stay as they are: `roles.with_names` tells them anew.
+
+        Args:
+            names: The graph's name to the standard one, such as ``{"data_0": "pixel_values"}``.
+
+        Raises:
+            ShapeMismatchError: The graph has no such input or output, or two of them would have one name.
+        """
+        specs = (*self.inputs, *self.outputs)
+        known = {spec.session_name: names.get(spec.session_name, spec.session_name) for spec in specs}
+        check_known_names(names, known)
+        owners: dict[str, str] = {}
+        for graph_name, name in known.items():
+            if (other := owners.setdefault(name, graph_name)) != graph_name:
+                raise ShapeMismatchError(
+                    f"Two tensors of the graph would be called {name}: {other} and {graph_name}. Give each a name of "
+                    "its own in input_names= and output_names=."
+                )
+
+        def rename(spec: TensorSpec) -> TensorSpec:
+            name = known[spec.session_name]
+            return replace(spec, name=name, graph_name=None if name == spec.session_name else spec.session_name)
+
+        return replace(self, inputs=tuple(map(rename, self.inputs)), outputs=tuple(map(rename, self.outputs)))
+
     def input(self, name: str) -> TensorSpec:
         """Returns the input called `name`.
 
@@ -267,9 +308,22 @@ class ShapeContract:
         for title, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
             lines.append(f"{title}:")
             for spec in specs:
-                lines.append(f"  {spec}")
+                lines.append(f"  {spec}" + (f" (in the graph: {spec.graph_name})" if spec.graph_name else ""))
                 lines += [f"    {axis} = {axis.role} ({axis.evidence})" for axis in spec.axes or () if axis.role]
         return "\n".join(lines)
+
+
+def check_known_names(names: Iterable[str], known: Collection[str]) -> None:
+    """Raises an error if `names` are not all among those that a graph has.
+
+    Raises:
+        ShapeMismatchError: They are not.
+    """
+    if unknown := [name for name in names if name not in known]:
+        raise ShapeMismatchError(
+            f"input_names= and output_names= map {', '.join(unknown)}, and the graph has {', '.join(known)}. "
+            "They map the graph's own names to standard ones, as in {'data_0': 'pixel_values'}."
+        )
 
 
 def _mismatches_of(spec: TensorSpec, array: Any) -> list[Mismatch]:

@@ -15,7 +15,11 @@ def warn(message: str) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, FixedShapeWarning, stacklevel=level)
+
+
+class FixedShapeWarning(UserWarning):
+    """What a user should know and may well ignore: every warning of this package."""
 
 
 class FixedShapeError(Exception):
@@ -142,6 +146,16 @@ class ExportError(FixedShapeError, RuntimeError):
 
     architecture: str
     shapes: Mapping[str, tuple[int, ...]]
+
+
+class ExistingFilesError(FixedShapeError, FileExistsError):
+    """Files would be overwritten that hold something else.
+
+    Attributes:
+        files: Their paths.
+    """
+
+    files: tuple[str, ...] = ()
 
 
 class MissingExtraError(FixedShapeError, ImportError):

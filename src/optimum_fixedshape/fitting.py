@@ -59,7 +59,7 @@ class Feed(NamedTuple):
     """Arrays that are exact in every dimension, and how many of their rows are real.
 
     Attributes:
-        arrays: Input name to array, ready for ``session.run(None, feed.arrays)``.
+        arrays: The graph's own name of each input to its array, ready for ``session.run(None, feed.arrays)``.
         rows: The first `rows` rows are real; the rest repeat the last real one. With two towers, the rows of the first.
         spans: For each role that counts rows, which of all its rows these are.
     """
@@ -108,7 +108,7 @@ def fit(arrays: Mapping[str, Array], rung: ShapeContract, fill: Fill) -> Iterato
     starts = [range(0, rows[role], batch[role]) for role in rows]
     for start in product(*starts):
         spans = {role: slice(at, min(at + batch[role], rows[role])) for role, at in zip(rows, start, strict=True)}
-        feed = {spec.name: _slot(padded[spec.name], spec, spans, batch) for spec in rung.inputs}
+        feed = {spec.session_name: _slot(padded[spec.name], spec, spans, batch) for spec in rung.inputs}
         yield Feed(feed, next((span.stop - span.start for span in spans.values()), 1), spans)
 
 

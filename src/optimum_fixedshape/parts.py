@@ -16,17 +16,18 @@ from typing import Any, NamedTuple
 import onnx
 
 from .caches import ENCODER, FIRST, FOLLOWING, MERGED, kind_of
-from .config import FixedShapeConfig
+from .config import FixedShapeConfig, Names, Roles, config_with, read_contracts
 from .contract import PAST, SEQUENCE, SOURCE, TOTAL, ShapeContract
 from .decoding import CONTEXT, POSITIONS, PREFILL
 from .errors import GraphNotFoundError, ShapeMismatchError
 from .graph.decoders import open_cache
+from .graph.loading import load_model
 from .graph.merged import split_merged
-from .graph.reader import read_contract
+from .graph.naming import rename_tensors
 from .graph.weights import save_rungs
 from .hub import HubOptions
 from .ladder import ShapeLadder, ladder_of_texts
-from .repo import Roles, Sizes, fetch_graphs, sizes_of
+from .repo import Sizes, fetch_graphs, sizes_of
 from .scratch import ScratchFolder
 
 _WEIGHTS = "decoders.onnx_data"  # not the name of any other part's, as all of them may be saved to one folder
@@ -78,6 +79,7 @@ def find_parts(
     hub: HubOptions | None = None,
     shapes: Sizes | None = None,
     roles: Roles | None = None,
+    names: Names | None = None,
 ) -> Parts:
     """Returns the graphs of `source`, downloaded if they are on the Hub.
 
@@ -88,24 +90,25 @@ def find_parts(
         shapes: Sizes to pin dynamic axes to; ``context_length`` and ``prefill_length`` for the decoder, all others for
             what their names say. By default what was saved with the graphs.
         roles: Roles of axes, where the guessed ones are wrong; beside what was saved with the graphs.
+        names: The graphs' names to standard ones, likewise.
 
     Raises:
         GraphNotFoundError: There is no decoder.
         InvalidModelError: A file is broken, or its cache is laid out in a way that is not understood.
-        ShapeMismatchError: A size or a role contradicts the graphs.
+        ShapeMismatchError: A size, a role or a name contradicts the graphs.
     """
     folder, paths, saved = fetch_graphs(source, file_name, hub or HubOptions())
-    names = tuple(path.name for path in paths)
-    config = replace(saved, graphs=names) if saved else FixedShapeConfig(names)
-    asked = {key: sizes[0] if len(sizes) == 1 else sizes for key, sizes in sizes_of(shapes or {}).items()}
-    told = {name: list(axes) for name, axes in (roles or {}).items()}
-    config = replace(config, shapes=asked or config.shapes, roles={**config.roles, **told})
-    found, scratch = _sorted(paths, config)
+    config = config_with(saved, paths, shapes=sizes_of(shapes or {}), roles=roles, names=names)
+    found, scratch = _sorted(paths, config, told=names)
     decoders = [contract for kind in (FIRST, FOLLOWING) for _, contract in found[kind]]
     if missing := _missing(decoders, found[ENCODER]):
+        graphs = config.graphs
         raise GraphNotFoundError(
-            f"{source} holds no {missing}. Graphs there: {', '.join(names)}.", source=str(source), found=names
+            f"{source} holds no {missing}. Graphs there: {', '.join(graphs)}.", source=str(source), found=graphs
         )
+    # Graphs that were rewritten have standard names.
+    used = {old: new for part in found.values() for _, contract in part for old, new in contract.names.items()}
+    config = replace(config, names=used)
     sizes = sizes_of(config.shapes)
     _check_keys(sizes, [contract for part in found.values() for _, contract in part])
     following, first, encoder = (
@@ -125,24 +128,25 @@ def _missing(decoders: Sequence[ShapeContract], encoders: Sequence[Any]) -> str:
 Found = Mapping[str, Sequence[tuple[Path, ShapeContract]]]
 
 
-def _sorted(paths: Iterable[Path], config: FixedShapeConfig) -> tuple[Found, ScratchFolder | None]:
+def _sorted(
+    paths: Sequence[Path], config: FixedShapeConfig, *, told: Names | None
+) -> tuple[Found, ScratchFolder | None]:
     found: dict[str, list[tuple[Path, ShapeContract]]] = defaultdict(list)
-    for path in paths:
-        contract = read_contract(path, roles=config.roles)
+    for path, contract in zip(paths, read_contracts(paths, config, told=told), strict=True):
         found[kind_of(contract)].append((path, contract))
     merged = [] if found[FOLLOWING] else [path for path, _ in found[MERGED]]
     is_fixed = CONTEXT in config.shapes
     if not merged and not (is_fixed and any(_lacks_inputs(contract) for _, contract in found[FOLLOWING])):
         return found, None
     scratch = ScratchFolder()
-    rewritten = _split(merged) if merged else _loaded(path for kind in (FIRST, FOLLOWING) for path, _ in found[kind])
+    decoders = (path for kind in (FIRST, FOLLOWING) for path, _ in found[kind])
+    rewritten = _split(merged, config.names) if merged else _loaded(decoders, config.names)
     if is_fixed:
         rewritten = ((name, open_cache(model)) for name, model in rewritten)
     saved = save_rungs(rewritten, folder=scratch.path, weights_name=_WEIGHTS)
     for kind in (FIRST, FOLLOWING):
         found[kind] = []
-    for path in saved.paths:
-        contract = read_contract(path, roles=config.roles)
+    for path, contract in zip(saved.paths, read_contracts(saved.paths, config), strict=True):
         found[kind_of(contract)].append((path, contract))
     return found, scratch
 
@@ -153,13 +157,15 @@ def _lacks_inputs(contract: ShapeContract) -> bool:
     return TOTAL not in contract.sizes or known.isdisjoint(contract.input_names)
 
 
-def _loaded(paths: Iterable[Path]) -> Iterator[tuple[str, onnx.ModelProto]]:
+def _loaded(paths: Iterable[Path], names: Names) -> Iterator[tuple[str, onnx.ModelProto]]:
     for path in paths:
-        yield path.name, onnx.load(path)
+        model = load_model(path)
+        rename_tensors(model, names)
+        yield path.name, model
 
 
-def _split(paths: Iterable[Path]) -> Iterator[tuple[str, onnx.ModelProto]]:
-    for _, model in _loaded(paths):
+def _split(paths: Iterable[Path], names: Names) -> Iterator[tuple[str, onnx.ModelProto]]:
+    for _, model in _loaded(paths, names):
         parts = split_merged(model)
         yield "decoder_model.onnx", parts.first
         yield "decoder_with_past_model.onnx", parts.following

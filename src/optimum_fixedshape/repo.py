@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePosixPath
 
-from .config import CONFIG_NAME, FixedShapeConfig
+from .config import CONFIG_NAME, FixedShapeConfig, config_beside, config_with, read_contracts, with_known_names
+from .config import Names as Names
+from .config import Roles as Roles
 from .contract import ShapeContract
 from .errors import GraphNotFoundError, ShapeMismatchError
+from .graph.names import MERGED, WITH_PAST, is_variant, stem_of, variant_of, variants_among
 from .graph.reader import read_contract
 from .hub import HubOptions, HubRepo
 from .ladder import ShapeLadder, entrance
@@ -22,11 +25,6 @@ from .sessions import check_files
 
 MAIN_GRAPH = "model.onnx"
 Sizes = Mapping[str, int | Sequence[int]]
-Roles = Mapping[str, Sequence[str | None]]
-
-_APART, _MERGED = "decoder_with_past_model.onnx", "decoder_model_merged.onnx"
-_PARTS = frozenset({MAIN_GRAPH, "encoder_model.onnx", "decoder_model.onnx", _APART, _MERGED})
-"""The names that optimum gives to the graphs of models that write."""
 
 _BESIDE_GRAPHS = (".json", ".txt", ".model", ".jinja", ".py")
 _TORCH_WEIGHTS = re.compile(r"(pytorch_)?model[^/]*\.(safetensors|bin)(\.index\.json)?")
@@ -54,7 +52,10 @@ class LocalFolder:
 
     Attributes:
         names: The files, relative to the folder.
+        note: What an error about a missing file adds: nothing.
     """
+
+    note = ""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -76,6 +77,7 @@ def find_graphs(
     hub: HubOptions | None = None,
     shapes: Sizes | None = None,
     roles: Roles | None = None,
+    names: Names | None = None,
 ) -> Graphs:
     """Returns the graphs of `source`, downloaded if they are on the Hub.
 
@@ -85,20 +87,21 @@ def find_graphs(
         hub: How the Hub is asked.
         shapes: Sizes to pin dynamic axes to; lists make rungs. By default what was saved with the graphs.
         roles: Roles of axes, where the guessed ones are wrong; beside what was saved with the graphs.
+        names: The graph's names to standard ones, likewise.
 
     Raises:
         GraphNotFoundError: There is no graph, not the one asked for, several to choose from, or not its weights.
         InvalidModelError: A file is broken.
-        ShapeMismatchError: A size or a role contradicts the graph.
+        ShapeMismatchError: A size, a role or a name contradicts the graph.
     """
     hub = hub or HubOptions()
     path = Path(source)
     if path.is_file():
-        return _read([path], _home_of(path), None, shapes, roles)
+        return _read([path], _home_of(path), config_beside(path), shapes, roles, names)
     place = _place(source, hub)
-    graphs, saved = _choose(place, file_name, hub.subfolder, source=str(source))
+    graphs, saved = _choose(place, file_name, hub, source=str(source))
     folder, paths = _fetched(place, graphs, hub)
-    return _read(paths, folder, saved, shapes, roles)
+    return _read(paths, folder, saved, shapes, roles, names)
 
 
 def fetch_graphs(
@@ -113,11 +116,28 @@ def fetch_graphs(
     """
     path = Path(source)
     if path.is_file():
-        return _home_of(path), [path], None
+        return _home_of(path), [path], config_beside(path)
     place = _place(source, hub)
-    graphs, saved = _choose_all(place, hub.subfolder)
-    if file_name or not graphs:
-        graphs, saved = _choose(place, file_name, hub.subfolder, source=str(source))
+    graphs, saved = ([], None) if file_name else _choose_all(place, hub, source=str(source))
+    if not graphs:
+        graphs, saved = _choose(place, file_name, hub, source=str(source))
+    folder, paths = _fetched(place, graphs, hub)
+    return folder, paths, saved
+
+
+def fetch_model(
+    source: str | Path, file_name: str | None, hub: HubOptions
+) -> tuple[Path, list[Path], FixedShapeConfig | None]:
+    """Returns what `fetch_graphs` does, of a model that may have one part: then only the graph that is meant.
+
+    Raises:
+        GraphNotFoundError: There is none, or several to choose from.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _home_of(path), [path], config_beside(path)
+    place = _place(source, hub)
+    graphs, saved = _choose_model(place, file_name, hub, source=str(source))
     folder, paths = _fetched(place, graphs, hub)
     return folder, paths, saved
 
@@ -129,17 +149,29 @@ def peek_ladder(source: str | Path, *, file_name: str | None = None, hub: HubOpt
         GraphNotFoundError: See `find_graphs`.
         InvalidModelError: A file is broken.
     """
-    if Path(source).is_file():
-        return entrance([read_contract(source)])
-    hub = hub or HubOptions()
-    place = _place(source, hub)
-    graphs, saved = _choose_all(place, hub.subfolder)
-    if file_name or not (saved or any(PurePosixPath(name).name in _PARTS - {MAIN_GRAPH} for name in graphs)):
-        graphs, saved = _choose(place, file_name, hub.subfolder, source=str(source))
-    contracts = [place.contract(name, saved.roles if saved else {}) for name in graphs]
-    ladder = entrance(contracts)
+    graphs, saved = peek_graphs(source, file_name=file_name, hub=hub)
+    ladder = entrance(list(graphs.values()))
     known = {key: size for key, size in saved.shapes.items() if key in ladder.largest.sizes} if saved else {}
     return ShapeLadder(tuple(rung for contract in ladder.rungs for rung in pin_all(contract, known)))
+
+
+def peek_graphs(
+    source: str | Path, *, file_name: str | None = None, hub: HubOptions | None = None
+) -> tuple[dict[str, ShapeContract], FixedShapeConfig | None]:
+    """Returns the contract of each graph of `source` by its name there, and what was saved of them; see `peek_ladder`.
+
+    Raises:
+        GraphNotFoundError: See `find_graphs`.
+        InvalidModelError: A file is broken.
+    """
+    if Path(source).is_file():
+        found, saved = {Path(source).name: read_contract(source)}, config_beside(Path(source))
+    else:
+        hub = hub or HubOptions()
+        place = _place(source, hub)
+        graphs, saved = _choose_model(place, file_name, hub, source=str(source))
+        found = {name: place.contract(name, {}) for name in graphs}
+    return {name: with_known_names(graph, saved) if saved else graph for name, graph in found.items()}, saved
 
 
 def holds_torch_model(source: str | Path, hub: HubOptions | None = None) -> bool:
@@ -185,46 +217,85 @@ def _fetched(place: LocalFolder | HubRepo, graphs: Sequence[str], hub: HubOption
     folder = place.fetch([*graphs, *beside])
     paths = [folder / name for name in graphs]
     if weights := {path.parent / name for path in paths for name in read_contract(path).external_data}:
-        place.fetch(sorted(path.relative_to(folder).as_posix() for path in weights))
+        names = sorted(path.relative_to(folder).as_posix() for path in weights)
+        place.fetch(names)
+        if place.note and (missing := [name for name in names if not (folder / name).is_file()]):
+            raise GraphNotFoundError(
+                f"The weights in {', '.join(missing)} are not there.{place.note}",
+                source=str(folder),
+                found=tuple(graphs),
+            )
     return _home_among(folder / hub.subfolder, paths[0].parent, folder), paths
 
 
-def _choose_all(place: LocalFolder | HubRepo, subfolder: str) -> tuple[list[str], FixedShapeConfig | None]:
+def _choose_model(
+    place: LocalFolder | HubRepo, file_name: str | None, hub: HubOptions, *, source: str
+) -> tuple[list[str], FixedShapeConfig | None]:
+    """All graphs of a model that has several parts by their names, else the one that is meant."""
+    graphs, saved = ([], None) if file_name else _choose_all(place, hub, source=source)
+    if saved or any(stem_of(name) not in (None, "model") for name in graphs):
+        return graphs, saved
+    return _choose(place, file_name, hub, source=source)
+
+
+def _choose_all(
+    place: LocalFolder | HubRepo, hub: HubOptions, *, source: str
+) -> tuple[list[str], FixedShapeConfig | None]:
     """The graphs of the saved config, or those of the shallowest folder that has any: the well-known ones, or all."""
-    inside = [name for name in place.names if PurePosixPath(name).is_relative_to(subfolder)]
-    graphs = _shallowest(name for name in inside if name.endswith(".onnx"))
-    configs = _shallowest(name for name in inside if PurePosixPath(name).name == CONFIG_NAME)
+    inside, graphs = _inside(place, hub)
+    configs = [] if hub.variant else _shallowest(name for name in inside if PurePosixPath(name).name == CONFIG_NAME)
+    graphs = _shallowest(name for name in graphs if not hub.variant or is_variant(name, hub.variant))
     if len(configs) == 1 and _depth(configs) <= _depth(graphs):
         folder = PurePosixPath(configs[0]).parent
         if config := FixedShapeConfig.from_folder(place.fetch(configs) / folder):
-            return [_there(str(folder / name), graphs, str(folder)) for name in config.graphs], config
-    known = [name for name in graphs if PurePosixPath(name).name in _PARTS]
-    if any(PurePosixPath(name).name == _APART for name in known):  # both decoders in one file as well need no download
-        known = [name for name in known if PurePosixPath(name).name != _MERGED]
+            return [_there(str(folder / name), graphs, str(folder), place) for name in config.graphs], config
+    parts = [name for name in graphs if stem_of(name)]
+    known = parts if hub.variant else [name for name in parts if not variant_of(name)]
+    if not known and len(variants_among(parts)) > 1:
+        raise _cannot_choose("several graphs", graphs, source, place)
+    known = known or parts
+    if any(stem_of(name) == WITH_PAST for name in known):  # both decoders in one file as well need no download
+        known = [name for name in known if stem_of(name) != MERGED]
     return known or graphs, None
 
 
 def _choose(
-    place: LocalFolder | HubRepo, file_name: str | None, subfolder: str, *, source: str
+    place: LocalFolder | HubRepo, file_name: str | None, hub: HubOptions, *, source: str
 ) -> tuple[list[str], FixedShapeConfig | None]:
     """The graphs that are meant: those of the saved config, the one asked for, ``model.onnx``, or the only one."""
-    inside = [name for name in place.names if PurePosixPath(name).is_relative_to(subfolder)]
-    graphs = [name for name in inside if name.endswith(".onnx")]
-    wanted = file_name or MAIN_GRAPH
+    inside, graphs = _inside(place, hub)
+    wanted = file_name or (f"model_{hub.variant}.onnx" if hub.variant else MAIN_GRAPH)
     by_name = _shallowest(name for name in graphs if wanted in (name, PurePosixPath(name).name))
     configs = _shallowest(name for name in inside if PurePosixPath(name).name == CONFIG_NAME)
     if len(configs) == 1 and _depth(configs) <= _depth(by_name):
         folder = PurePosixPath(configs[0]).parent
         config = FixedShapeConfig.from_folder(place.fetch(configs) / folder)
-        if config and (file_name is None or file_name in config.graphs):
-            chosen = config.graphs if file_name in (None, config.graphs[0]) else [file_name]
-            return [_there(str(folder / name), graphs, source) for name in chosen], config
-    found = by_name or ([] if file_name else graphs)
+        if config and (wanted in config.graphs or not (file_name or hub.variant)):
+            is_one = (file_name or hub.variant) and wanted != config.graphs[0]
+            chosen = [wanted] if is_one else config.graphs
+            return [_there(str(folder / name), graphs, source, place) for name in chosen], config
+    of_variant = [name for name in graphs if hub.variant and is_variant(name, hub.variant)]
+    found = by_name or ([] if file_name else of_variant if hub.variant else graphs)
     if len(found) == 1:
         return found, None
-    what = "several graphs; choose one with file_name= or subfolder=" if found else f"no graph called {wanted}"
-    raise GraphNotFoundError(
-        f"{source} holds {what}. Graphs there: {', '.join(graphs) or 'none'}.", source=source, found=tuple(graphs)
+    raise _cannot_choose("several graphs" if found else f"no graph called {wanted}", graphs, source, place)
+
+
+def _inside(place: LocalFolder | HubRepo, hub: HubOptions) -> tuple[list[str], list[str]]:
+    """The names of the files in the subfolder, and those of the graphs among them."""
+    inside = [name for name in place.names if PurePosixPath(name).is_relative_to(hub.subfolder)]
+    return inside, [name for name in inside if name.endswith(".onnx")]
+
+
+def _cannot_choose(what: str, graphs: Sequence[str], source: str, place: LocalFolder | HubRepo) -> GraphNotFoundError:
+    variants = variants_among(graphs)
+    by_variant = f"variant= ({', '.join(variants)}), " if variants else ""
+    is_open = variants or what.startswith("several")
+    way_out = f"; choose one with {by_variant}file_name= or subfolder=" if is_open else ""
+    return GraphNotFoundError(
+        f"{source} holds {what}{way_out}. Graphs there: {', '.join(graphs) or 'none'}.{place.note}",
+        source=source,
+        found=tuple(graphs),
     )
 
 
@@ -238,11 +309,13 @@ def _depth(names: Iterable[str]) -> float:
     return min((name.count("/") for name in names), default=float("inf"))
 
 
-def _there(name: str, graphs: Sequence[str], source: str) -> str:
+def _there(name: str, graphs: Sequence[str], source: str, place: LocalFolder | HubRepo) -> str:
     if name in graphs:
         return name
     raise GraphNotFoundError(
-        f"{CONFIG_NAME} of {source} lists {name}, which is not there.", source=source, found=tuple(graphs) or (name,)
+        f"{CONFIG_NAME} of {source} lists {name}, which is not there.{place.note}",
+        source=source,
+        found=tuple(graphs) or (name,),
     )
 
 
@@ -262,22 +335,18 @@ def _read(
     saved: FixedShapeConfig | None,
     shapes: Sizes | None,
     roles: Roles | None,
+    names: Names | None,
 ) -> Graphs:
-    names = tuple(path.name for path in paths)
-    saved = replace(saved, graphs=names) if saved else FixedShapeConfig(names)
-    given = {key: sizes[0] if len(sizes) == 1 else sizes for key, sizes in sizes_of(shapes or {}).items()}
-    told = {name: list(axes) for name, axes in (roles or {}).items()}
-    config = replace(saved, shapes=given or saved.shapes, roles={**saved.roles, **told})
+    config = config_with(saved, paths, shapes=sizes_of(shapes or {}), roles=roles, names=names)
     rungs = []
-    for path in paths:
-        contract = read_contract(path, roles=config.roles)
-        _check_names(contract, told)
-        check_files(path, contract)
+    for path, contract in zip(paths, read_contracts(paths, config, told=names), strict=True):
+        _check_roles(contract, roles or {})
+        check_files(path)
         rungs += [(rung, path) for rung in pin_all(contract, config.shapes)]
     return Graphs(home, ShapeLadder(tuple(rung for rung, _ in rungs)), tuple(path for _, path in rungs), config)
 
 
-def _check_names(contract: ShapeContract, roles: Roles) -> None:
+def _check_roles(contract: ShapeContract, roles: Roles) -> None:
     names = (*contract.input_names, *contract.output_names)
-    if unknown := [name for name in roles if name not in names]:
+    if unknown := [name for name in roles if name not in names and name not in contract.names]:
         raise ShapeMismatchError(f"roles= names {', '.join(unknown)}, and the graph has {', '.join(names)}.")

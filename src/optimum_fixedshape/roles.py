@@ -123,15 +123,39 @@ def with_roles(contract: ShapeContract, overrides: Mapping[str, Sequence[str | N
 
     Args:
         contract: The graph's inputs and outputs as it states them.
-        overrides: The roles that the caller knows, by name of an input or output.
+        overrides: The roles that the caller knows, by name of an input or output. Where names are mapped, either will
+            do: a key is the name in use, else the graph's own.
 
     Raises:
         ShapeMismatchError: `overrides` names more or fewer axes than the graph has.
     """
+    in_use = {*contract.input_names, *contract.output_names}
+    overrides = {name if name in in_use else contract.names.get(name, name): roles for name, roles in overrides.items()}
     inputs = _with_input_roles(contract, overrides)
     return replace(
         contract, inputs=tuple(inputs), outputs=tuple(_with_output_roles(contract.outputs, inputs, overrides))
     )
+
+
+def with_names(
+    contract: ShapeContract, names: Mapping[str, str], overrides: Mapping[str, Sequence[str | None]]
+) -> ShapeContract:
+    """Returns `contract` with its inputs and outputs under other names, and the roles that these tell.
+
+    Args:
+        contract: A graph, with roles or without.
+        names: The graph's name to the standard one; see `ShapeContract.renamed`.
+        overrides: As in `with_roles`.
+
+    Raises:
+        ShapeMismatchError: As in `ShapeContract.renamed` and `with_roles`.
+    """
+
+    def plain(spec: TensorSpec) -> TensorSpec:
+        return replace(spec, axes=spec.axes and tuple(Axis(axis.size, axis.symbol) for axis in spec.axes))
+
+    bare = replace(contract, inputs=tuple(map(plain, contract.inputs)), outputs=tuple(map(plain, contract.outputs)))
+    return with_roles(bare.renamed(names), overrides)
 
 
 def tower_of(roles: Iterable[str | None]) -> str:
@@ -170,12 +194,12 @@ def with_shown_outputs(contract: ShapeContract, feed: Mapping[str, Any], outputs
 
     Args:
         contract: The graph that ran.
-        feed: The arrays that it ran on.
+        feed: The arrays that it ran on, under the graph's own names.
         outputs: What came out, in the graph's order.
     """
     if all(spec.axes is not None and not any(map(_is_open, spec.axes)) for spec in contract.outputs):
         return contract
-    inputs = [_shown(spec, feed[spec.name]) for spec in contract.inputs]
+    inputs = [_shown(spec, feed[spec.session_name]) for spec in contract.inputs]
     shown = _with_output_roles(map(_shown, contract.outputs, outputs), inputs, {})
     return replace(contract, outputs=tuple(map(_told, contract.outputs, shown)))
 

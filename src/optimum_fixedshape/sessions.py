@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import onnxruntime as ort
+from typing import TYPE_CHECKING, Any
 
 from .contract import Axis, ShapeContract, TensorSpec
 from .errors import GraphNotFoundError, InvalidModelError
 from .graph.reader import read_contract
+from .graph.tensors import check_tensors
 from .roles import with_roles
+
+if TYPE_CHECKING:  # importing it takes longer than reading a header
+    import onnxruntime as ort
 
 CPU = "CPUExecutionProvider"
 Pins = tuple[tuple[str, int], ...]
@@ -82,7 +84,9 @@ class SessionPool:
             return self._open[path, pins]
 
     def _opened(self, path: Path, rung: ShapeContract, pins: Pins) -> ort.InferenceSession:
-        check_files(path, rung)
+        import onnxruntime as ort
+
+        check_files(path)
         options = self.session_options or _options_with({})
         if pins:
             # A copy: pins stay on the options they were put on, and those of the next rung would not replace them.
@@ -101,20 +105,16 @@ class SessionPool:
             raise InvalidModelError(f"onnxruntime cannot open {path}: {error}", path=str(path)) from error
 
 
-def check_files(path: Path, rung: ShapeContract) -> None:
-    """Raises an error if the graph at `path`, or a file that holds its weights, is not there.
+def check_files(path: Path) -> None:
+    """Raises an error if the graph at `path` is not there, or its weights are missing, cut short or outside its folder.
 
     Raises:
-        GraphNotFoundError: It is not.
+        GraphNotFoundError: A file is missing.
+        InvalidModelError: A weight is larger than what the files hold, or leads outside the folder.
     """
     if not path.is_file():
         raise GraphNotFoundError(f"There is no file {path} to open the graph from.", source=str(path))
-    if missing := [name for name in rung.external_data if not (path.parent / name).is_file()]:
-        raise GraphNotFoundError(
-            f"{path} keeps its weights in {', '.join(missing)}, and the folder {path.parent} does not have it.",
-            source=str(path),
-            found=(path.name,),
-        )
+    check_tensors(path)
 
 
 def contract_of_session(session: ort.InferenceSession) -> ShapeContract:
@@ -130,6 +130,8 @@ def contract_of_session(session: ort.InferenceSession) -> ShapeContract:
 
 
 def _checked(providers: Sequence[str]) -> list[str]:
+    import onnxruntime as ort
+
     available = ort.get_available_providers()
     if unknown := [name for name in providers if name not in available]:
         raise ValueError(f"This onnxruntime has no {', '.join(unknown)}. It has: {', '.join(available)}.")
@@ -154,6 +156,8 @@ def _settings_of(options: ort.SessionOptions) -> dict[str, Any]:
 
 
 def _options_with(settings: Mapping[str, Any]) -> ort.SessionOptions:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     # Every rung has threads of its own; idle ones that spin would take the cores from the rung that runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -36,9 +37,13 @@ _DTYPES: Final = (
 
 
 class Kind(Enum):
-    """What a field holds; `MESSAGES` may stand more than once, `SKIPPED` is text or messages that nobody needs."""
+    """What a field holds; `MESSAGES` may stand more than once, `SKIPPED` is text or messages that nobody needs.
+
+    `INTEGERS` may stand more than once, too, and be packed: several behind one tag.
+    """
 
     INTEGER = auto()
+    INTEGERS = auto()
     DTYPE = auto()
     TEXT = auto()
     LONG_TEXT = auto()
@@ -47,13 +52,19 @@ class Kind(Enum):
     SKIPPED = auto()
 
 
-_INTEGERS: Final = (Kind.INTEGER, Kind.DTYPE)
+# Names of this module, as looking members up in an Enum costs more than all else that is done to a field.
+_INTEGER, _INTEGERS, _DTYPE, _TEXT, _LONG_TEXT, _MESSAGE, _MESSAGES = list(Kind)[:7]
+_NUMBERS: Final = (_INTEGER, _INTEGERS, _DTYPE)
 Table = Mapping[int, tuple[str, Kind]]
 
 
 def known(kind: Kind, **numbers: int) -> dict[int, tuple[str, Kind]]:
     """Returns the rows of a table for fields of one kind, given as ``name=number``."""
     return {number: (name, kind) for name, number in numbers.items()}
+
+
+def _signed(integer: int) -> int:
+    return integer - 2**64 if integer >= 2**63 else integer
 
 
 class Span(NamedTuple):
@@ -82,12 +93,17 @@ class Header:
         self._spent = 0
 
     def fields(self, within: Span, table: Table) -> Iterator[tuple[str, Any]]:
-        """Yields name and value of the fields that `table` knows, in the file's order: an integer, a text, a span."""
+        """Yields name and value of the fields that `table` knows, in the file's order.
+
+        A value is an integer, a tuple of integers, a text, or the span of a message.
+        """
         at, end = within.start, within.end
         seen = set()
         self._spend(_MESSAGE_COST, at)
         while at < end:
-            self._spend(_FIELD_COST, at)
+            self._spent += _FIELD_COST
+            if self._spent > _BUDGET:
+                self._spend(0, at)
             tag_at = at
             tag, start = self._varint(at, end)
             if not _SMALLEST_TAG <= tag <= _LARGEST_TAG:
@@ -107,23 +123,27 @@ class Header:
                 raise self.invalid(start, f"at most {end - start} more bytes in {within.name}", f"{at - start}")
             if kind is None:
                 continue
-            if wire != (_VARINT if kind in _INTEGERS else _LENGTH):
+            if kind is _TEXT and wire == _LENGTH:  # most are, in a graph full of nodes
+                yield name, self._text(name, start, at, _LONGEST_NAME)
+            elif kind is _INTEGERS and wire == _LENGTH:
+                yield name, self._packed(start, at)
+            elif wire != (_VARINT if kind in _NUMBERS else _LENGTH):
                 raise self.invalid(tag_at, f"{within.name}.{name} as ONNX codes it", f"wire type {wire}")
-            if kind is Kind.SKIPPED:
-                continue
-            if kind is Kind.MESSAGE and name in seen:
-                raise self.invalid(tag_at, f"{within.name}.{name} once", "it a second time")
-            seen.add(name)
-            if kind is Kind.INTEGER:
-                yield name, integer - 2**64 if integer >= 2**63 else integer
-            elif kind is Kind.DTYPE:
-                yield name, self._dtype(integer, tag_at)
-            elif kind is Kind.TEXT:
-                yield name, self._text(Span(name, start, at), _LONGEST_NAME)
-            elif kind is Kind.LONG_TEXT:
-                yield name, self._text(Span(name, start, at), _LONGEST_METADATA)
-            else:
+            elif kind is _MESSAGES:
                 yield name, Span(name, start, at)
+            elif kind is _MESSAGE:
+                if name in seen:
+                    raise self.invalid(tag_at, f"{within.name}.{name} once", "it a second time")
+                seen.add(name)
+                yield name, Span(name, start, at)
+            elif kind is _INTEGER:
+                yield name, _signed(integer)
+            elif kind is _INTEGERS:
+                yield name, (_signed(integer),)
+            elif kind is _DTYPE:
+                yield name, self._dtype(integer, tag_at)
+            elif kind is _LONG_TEXT:
+                yield name, self._text(name, start, at, _LONGEST_METADATA)
 
     def invalid(self, at: int, expected: str, got: str) -> InvalidModelError:
         """Returns the error for what stands at byte `at`."""
@@ -145,15 +165,23 @@ class Header:
             raise self.invalid(at, f"an element type from 0 to {len(_DTYPES) - 1}", str(number))
         return _DTYPES[number]
 
-    def _text(self, span: Span, longest: int) -> str:
-        size = span.end - span.start
+    def _packed(self, start: int, end: int) -> tuple[int, ...]:
+        found, at = [], start
+        while at < end:
+            self._spend(_FIELD_COST, at)
+            integer, at = self._varint(at, end)
+            found.append(_signed(integer))
+        return tuple(found)
+
+    def _text(self, name: str, start: int, end: int, longest: int) -> str:
+        size = end - start
         if size > longest:
-            raise self.invalid(span.start, f"{span.name} of at most {longest} bytes", str(size))
-        self._spend(size, span.start)
+            raise self.invalid(start, f"{name} of at most {longest} bytes", str(size))
+        self._spend(size, start)
         try:
-            return self._bytes(span.start, size).decode()
+            return self._bytes(start, size).decode()
         except UnicodeDecodeError as error:
-            raise self.invalid(span.start, f"{span.name} in UTF-8", error.reason) from None
+            raise self.invalid(start, f"{name} in UTF-8", error.reason) from None
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         offset = at - self._window_start
@@ -182,3 +210,21 @@ class Header:
                 raise self.invalid(at + len(found), f"{size - len(found)} more bytes", "the end of the file")
             found += part
         return found
+
+
+@contextmanager
+def open_header(path: str | os.PathLike[str] | BinaryIO) -> Iterator[Header]:
+    """Yields the header of an ONNX file, or of an open seekable binary file, which is left open.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InvalidModelError: It is no file.
+    """
+    if not isinstance(path, str | os.PathLike):
+        yield Header(path)
+        return
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise InvalidModelError(f"{path} is not a file. Expected an ONNX file, such as model.onnx.", path=str(path))
+    with path.open("rb", buffering=0) as file:
+        yield Header(file, path)

@@ -9,12 +9,11 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, Final
 
 from optimum_fixedshape.contract import Axis, ShapeContract, TensorSpec
-from optimum_fixedshape.errors import InvalidModelError
-from optimum_fixedshape.graph.header import UNDEFINED, Header, Kind, Span, Table, known
+from optimum_fixedshape.graph.header import UNDEFINED, Header, Kind, Span, Table, known, open_header
+from optimum_fixedshape.graph.tensors import is_beside
 from optimum_fixedshape.roles import with_roles
 
 _MOST_AXES = 64  # NumPy's own limit
@@ -57,7 +56,10 @@ _DIM: Final[Table] = known(Kind.INTEGER, dim_value=1) | known(Kind.TEXT, dim_par
 
 
 def read_contract(
-    path: str | os.PathLike[str] | BinaryIO, *, roles: Mapping[str, Sequence[str | None]] | None = None
+    path: str | os.PathLike[str] | BinaryIO,
+    *,
+    roles: Mapping[str, Sequence[str | None]] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> ShapeContract:
     """Returns what an ONNX graph demands, read from its file's header alone.
 
@@ -66,23 +68,22 @@ def read_contract(
 
     Args:
         path: The file, or an open seekable binary file, which is read from its start and left open.
-        roles: Input or output name to the role of each of its axes, where the guessed ones are wrong.
+        roles: Input or output name to the role of each of its axes, where the guessed ones are wrong. Where `names`
+            maps a name, either of the two will do.
+        names: The graph's name of an input or output to the standard one that it is to have, such as
+            ``{"data_0": "pixel_values"}``: the standard name then tells the roles of its axes.
 
     Raises:
         FileNotFoundError: There is no such file.
         InvalidModelError: The file is not an ONNX model, is cut short or damaged, or keeps weights outside its folder.
-        ShapeMismatchError: `roles` names more or fewer axes than the graph has.
+        ShapeMismatchError: `roles` names more or fewer axes than the graph has, or `names` an input or output that
+            the graph has not.
     """
-    if not isinstance(path, str | os.PathLike):
-        return _read_model(Header(path), roles or {})
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise InvalidModelError(f"{path} is not a file. Expected an ONNX file, such as model.onnx.", path=str(path))
-    with path.open("rb", buffering=0) as file:
-        return _read_model(Header(file, path), roles or {})
+    with open_header(path) as header:
+        return with_roles(_read_model(header).renamed(names or {}), roles or {})
 
 
-def _read_model(header: Header, roles: Mapping[str, Sequence[str | None]]) -> ShapeContract:
+def _read_model(header: Header) -> ShapeContract:
     graph = None
     opset, metadata = {}, {}
     producer = {"producer_name": "", "producer_version": ""}
@@ -99,14 +100,13 @@ def _read_model(header: Header, roles: Mapping[str, Sequence[str | None]]) -> Sh
             producer[name] = value
     if graph is None:
         raise header.invalid(header.whole.end, "a graph", "the end of the file")
-    facts = replace(
+    return replace(
         graph,
         opset=opset,
         producer=" ".join(filter(None, producer.values())),
         metadata=metadata,
         path=header.path,
     )
-    return with_roles(facts, roles)
 
 
 def _read_graph(header: Header, within: Span) -> ShapeContract:
@@ -142,16 +142,10 @@ def _read_weight(header: Header, within: Span, files: set[str]) -> str:
         raise header.invalid(within.start, "inline data, or external data with its file", got)
     if stored == _EXTERNAL:
         for file in locations - files:
-            if not _is_beside(file):
+            if not is_beside(file):
                 raise header.invalid(within.start, "external data inside the model's folder", repr(file[:200]))
         files |= locations
     return str(tensor.get("name", ""))
-
-
-def _is_beside(file: str) -> bool:
-    path = PureWindowsPath(file)  # knows both slashes, and drives
-    climbs = any(not part.strip(". ") for part in path.parts)  # Windows drops dots and spaces at a name's end
-    return bool(path.parts) and not path.anchor and not climbs and "\0" not in file
 
 
 def _read_value(header: Header, within: Span) -> TensorSpec:

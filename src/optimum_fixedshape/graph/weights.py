@@ -107,7 +107,7 @@ def _emptied(model: onnx.ModelProto, *, name: str, pool: _WeightPool) -> bytes:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise InvalidModelError(
                 f"{name} holds initializer {tensor.name!r} in a file of its own. Load the model with "
-                "onnx.load(path, load_external_data=True), so that its weights can be written again.",
+                "graph.loading.load_model(path), so that its weights can be written again.",
                 path=name,
             )
         content = _raw_bytes(tensor)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypedDict
-
-from .errors import UnsupportedTaskError
 
 Overflow = Literal["error", "truncate", "window"]
 Modality = Literal["text", "image", "audio", "video", "multimodal"]
@@ -30,6 +26,10 @@ class Task:
         aliases: Other names of the task.
         overflow: What a pipeline does by default with an item larger than the largest rung.
         architectures: PyTorch classes of the task that `auto` does not tell from those of other tasks.
+        takes: What a graph of the task may take, in the words of `detecting.inputs`.
+        heads: How the names of PyTorch classes of the task end, beside those that are named as `auto` is.
+        axes: What the axes of each of `outputs` are, by which the task of a graph is told; outputs whose axes stand in
+            brackets need not be there. Nothing for tasks that no graph tells from others with the same model class.
     """
 
     name: str
@@ -44,32 +44,43 @@ class Task:
     aliases: tuple[str, ...] = ()
     overflow: Overflow = "error"
     architectures: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ("tokens",)
+    axes: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
 
     @property
     def writes(self) -> bool:
         """Whether its models write word by word: they are exported in several parts."""
         return self.model in _WRITERS
 
+    def is_of(self, architecture: str) -> bool:
+        """Whether a PyTorch class may be of the task by its name, as ``"BertForMaskedLM"`` is of ``"fill-mask"``."""
+        return architecture.endswith(tuple(filter(None, (self.auto.removeprefix("AutoModel"), *self.heads))))
+
 
 class _Kind(TypedDict):
     modality: Modality
     inputs: tuple[str, ...]
     processors: tuple[str, ...]
+    takes: tuple[str, ...]
 
 
 _IMAGE: _Kind = {
     "modality": "image",
     "inputs": ("pixel_values", "pixel_mask"),
     "processors": ("image_processor",),
+    "takes": ("image",),
 }
 _AUDIO: _Kind = {
     "modality": "audio",
     "inputs": ("input_values", "input_features", "attention_mask"),
     "processors": ("feature_extractor",),
+    "takes": ("sound", "spectrogram"),
 }
 _CLASSIFIER = ("ORTModelForSequenceClassification", "AutoModelForSequenceClassification", "SequenceClassifierOutput")
 _ENCODER = ("ORTModelForFeatureExtraction", "AutoModel", "BaseModelOutputWithPooling")
 _EMBEDDINGS = ("last_hidden_state", "pooler_output")
+_CLASSES, _CLASS_OF_EACH, _WORD_OF_EACH = "rows labels", "rows tokens labels-of-tokens", "rows tokens vocabulary"
 
 _CAUSAL = ("ORTModelForCausalLM", "AutoModelForCausalLM", "CausalLMOutputWithPast")
 _SEQ2SEQ = ("ORTModelForSeq2SeqLM", "AutoModelForSeq2SeqLM", "Seq2SeqLMOutput")
@@ -80,8 +91,25 @@ _WRITERS = frozenset({_CAUSAL[0], _SEQ2SEQ[0], _VISION2SEQ[0], "ORTModelForSpeec
 
 # Models that write come first: transformers lists some of them, such as BART, among those that fill masks, too.
 TASKS: tuple[Task, ...] = (
-    Task("text-generation", *_CAUSAL, ("logits",), inputs=_TEXT, pipeline="TextGenerationPipeline"),
-    Task("text2text-generation", *_SEQ2SEQ, ("logits",), inputs=_TEXT, pipeline="Text2TextGenerationPipeline"),
+    Task(
+        "text-generation",
+        *_CAUSAL,
+        ("logits",),
+        inputs=_TEXT,
+        pipeline="TextGenerationPipeline",
+        axes=(_WORD_OF_EACH,),
+        heads=("LMHeadModel",),
+    ),
+    Task(
+        "text2text-generation",
+        *_SEQ2SEQ,
+        ("logits",),
+        inputs=_TEXT,
+        pipeline="Text2TextGenerationPipeline",
+        takes=("tokens+states",),
+        axes=(_WORD_OF_EACH,),
+        heads=("ForConditionalGeneration",),
+    ),
     Task("summarization", *_SEQ2SEQ, ("logits",), inputs=_TEXT, pipeline="SummarizationPipeline"),
     Task("translation", *_SEQ2SEQ, ("logits",), inputs=_TEXT, pipeline="TranslationPipeline"),
     Task(
@@ -92,6 +120,9 @@ TASKS: tuple[Task, ...] = (
         inputs=("pixel_values",),
         processors=("tokenizer", "image_processor"),
         pipeline="ImageToTextPipeline",
+        takes=("tokens+states",),
+        axes=(_WORD_OF_EACH,),
+        heads=("ForConditionalGeneration", "VisionEncoderDecoderModel"),
     ),
     Task(
         "text-classification",
@@ -99,6 +130,7 @@ TASKS: tuple[Task, ...] = (
         ("logits",),
         pipeline="TextClassificationPipeline",
         aliases=("sentiment-analysis",),
+        axes=(_CLASSES,),
     ),
     Task(
         "token-classification",
@@ -109,6 +141,7 @@ TASKS: tuple[Task, ...] = (
         pipeline="TokenClassificationPipeline",
         aliases=("ner",),
         overflow="window",
+        axes=(_CLASS_OF_EACH,),
     ),
     Task(
         "document-question-answering",
@@ -121,6 +154,9 @@ TASKS: tuple[Task, ...] = (
         modality="multimodal",
         pipeline="DocumentQuestionAnsweringPipeline",
         aliases=("document-qa",),
+        takes=("tokens+boxes", "image+tokens+boxes"),
+        axes=("rows tokens", "rows tokens"),
+        heads=("ForQuestionAnswering",),
     ),
     Task(
         "question-answering",
@@ -130,6 +166,7 @@ TASKS: tuple[Task, ...] = (
         ("start_logits", "end_logits"),
         pipeline="QuestionAnsweringPipeline",
         overflow="window",
+        axes=("rows tokens", "rows tokens"),
     ),
     Task(
         "fill-mask",
@@ -138,8 +175,17 @@ TASKS: tuple[Task, ...] = (
         "MaskedLMOutput",
         ("logits",),
         pipeline="FillMaskPipeline",
+        axes=(_WORD_OF_EACH,),
     ),
-    Task("feature-extraction", *_ENCODER, _EMBEDDINGS, pipeline="FeatureExtractionPipeline"),
+    Task(
+        "feature-extraction",
+        *_ENCODER,
+        _EMBEDDINGS,
+        pipeline="FeatureExtractionPipeline",
+        takes=("tokens", "sound", "spectrogram"),
+        axes=("[rows tokens hidden]", "[rows hidden]"),
+        heads=("Model",),
+    ),
     Task("zero-shot-classification", *_CLASSIFIER, ("logits",), pipeline="ZeroShotClassificationPipeline"),
     Task(
         "multiple-choice",
@@ -147,6 +193,8 @@ TASKS: tuple[Task, ...] = (
         "AutoModelForMultipleChoice",
         "MultipleChoiceModelOutput",
         ("logits",),
+        takes=("choices",),
+        axes=("rows choices",),
     ),
     Task(
         "image-classification",
@@ -156,6 +204,7 @@ TASKS: tuple[Task, ...] = (
         ("logits",),
         **_IMAGE,
         pipeline="ImageClassificationPipeline",
+        axes=("rows labels|rows labels 1 1",),
     ),
     Task(
         "object-detection",
@@ -165,6 +214,7 @@ TASKS: tuple[Task, ...] = (
         ("logits", "pred_boxes"),
         **_IMAGE,
         pipeline="ObjectDetectionPipeline",
+        axes=("rows queries labels", "rows queries 4"),
     ),
     Task(
         "image-segmentation",
@@ -175,6 +225,7 @@ TASKS: tuple[Task, ...] = (
         **_IMAGE,
         pipeline="ImageSegmentationPipeline",
         aliases=("semantic-segmentation",),
+        axes=("rows labels height width",),
     ),
     Task(
         "depth-estimation",
@@ -184,8 +235,17 @@ TASKS: tuple[Task, ...] = (
         ("predicted_depth",),
         **_IMAGE,
         pipeline="DepthEstimationPipeline",
+        axes=("rows height width|rows 1 height width",),
     ),
-    Task("image-feature-extraction", *_ENCODER, _EMBEDDINGS, **_IMAGE, pipeline="ImageFeatureExtractionPipeline"),
+    Task(
+        "image-feature-extraction",
+        *_ENCODER,
+        _EMBEDDINGS,
+        **_IMAGE,
+        pipeline="ImageFeatureExtractionPipeline",
+        axes=("[rows patches hidden|rows hidden grid-height grid-width]", "[rows hidden|rows hidden 1 1]"),
+        heads=("Model",),
+    ),
     Task(
         "audio-classification",
         "ORTModelForAudioClassification",
@@ -194,6 +254,8 @@ TASKS: tuple[Task, ...] = (
         ("logits",),
         **_AUDIO,
         pipeline="AudioClassificationPipeline",
+        axes=(_CLASSES,),
+        heads=("ForSequenceClassification",),
     ),
     Task(
         "automatic-speech-recognition",
@@ -207,6 +269,8 @@ TASKS: tuple[Task, ...] = (
         pipeline="AutomaticSpeechRecognitionPipeline",
         aliases=("asr",),
         overflow="window",
+        takes=_AUDIO["takes"],
+        axes=("rows frames vocabulary",),
     ),
     Task(
         "automatic-speech-recognition",
@@ -220,6 +284,9 @@ TASKS: tuple[Task, ...] = (
         pipeline="AutomaticSpeechRecognitionPipeline",
         aliases=("asr",),
         overflow="window",
+        takes=("tokens+states",),
+        axes=(_WORD_OF_EACH,),
+        heads=("ForConditionalGeneration", "SpeechEncoderDecoderModel"),
     ),
     Task(
         "audio-frame-classification",
@@ -228,6 +295,7 @@ TASKS: tuple[Task, ...] = (
         "TokenClassifierOutput",
         ("logits",),
         **_AUDIO,
+        axes=("rows frames labels-of-frames",),
     ),
     Task(
         "audio-xvector",
@@ -236,6 +304,8 @@ TASKS: tuple[Task, ...] = (
         "XVectorOutput",
         ("logits", "embeddings"),
         **_AUDIO,
+        axes=(_CLASSES, "rows features"),
+        heads=("ForXVector",),
     ),
     Task(
         "video-classification",
@@ -247,6 +317,8 @@ TASKS: tuple[Task, ...] = (
         inputs=("pixel_values", "pixel_values_videos"),
         processors=("video_processor",),
         pipeline="VideoClassificationPipeline",
+        takes=("clip",),
+        axes=(_CLASSES,),
     ),
     Task(
         "zero-shot-image-classification",
@@ -258,6 +330,9 @@ TASKS: tuple[Task, ...] = (
         inputs=("input_ids", "pixel_values", "attention_mask"),
         processors=("tokenizer", "image_processor"),
         pipeline="ZeroShotImageClassificationPipeline",
+        takes=("image+tokens",),
+        axes=("images texts", "[texts images]", "[texts hidden]", "[images hidden]"),
+        heads=("Model",),
     ),
     Task(
         "zero-shot-audio-classification",
@@ -270,68 +345,8 @@ TASKS: tuple[Task, ...] = (
         processors=("tokenizer", "feature_extractor"),
         pipeline="ZeroShotAudioClassificationPipeline",
         architectures=("ClapModel",),
+        takes=("sound+tokens", "spectrogram+tokens"),
+        axes=("sounds texts", "[texts sounds]", "[texts hidden]", "[sounds hidden]"),
+        heads=("Model",),
     ),
 )
-
-
-def find_task(name: str | None, *, model: str | None = None) -> Task:
-    """Returns the row of the task called `name`, which may be an alias or carry the ``fixed-shape-`` prefix.
-
-    Args:
-        name: The task. ``translation_en_to_fr`` is a ``translation``, as in transformers.
-        model: The model class, which decides where several have the task; by default the first.
-
-    Raises:
-        UnsupportedTaskError: There is none.
-    """
-    if rows := tasks_called(name):
-        return next((row for row in rows if row.model == model), rows[0])
-    known = tuple(sorted({alias for task in TASKS for alias in (task.name, *task.aliases)}))
-    raise UnsupportedTaskError(f"The task {name!r} is not one of: {', '.join(known)}.", task=name, known=known)
-
-
-def tasks_called(name: str | None) -> list[Task]:
-    """Returns the rows of the task called `name`, one for each kind of model; see `find_task`."""
-    wanted = (name or "").removeprefix(REGISTRY_PREFIX)
-    if wanted.startswith("translation_"):
-        wanted = "translation"
-    return [task for task in TASKS if wanted in (task.name, *task.aliases)]
-
-
-def tasks_with_pipeline() -> Iterator[tuple[Task, str]]:
-    """Yields each task that has a pipeline, with the pipeline class's name."""
-    return ((task, task.pipeline) for task in TASKS if task.pipeline)
-
-
-def task_of_architectures(architectures: Iterable[str]) -> Task | None:
-    """Returns the task of the first PyTorch class whose head tells it, such as ``"BertForMaskedLM"``, or None."""
-    for architecture in architectures:
-        for task in TASKS:
-            if architecture in task.architectures or architecture in _classes_of(task.auto):
-                return task
-        for task in TASKS:
-            if task.auto != "AutoModel" and architecture.endswith(task.auto.removeprefix("AutoModel")):
-                return task
-        if architecture.endswith("Model") and "Head" not in architecture:
-            return find_task("feature-extraction")
-    return None
-
-
-@functools.cache
-def _classes_of(auto: str) -> frozenset[str]:
-    """The PyTorch classes that one of transformers' Auto classes loads, but for `AutoModel`, which loads any."""
-    import transformers
-
-    if auto == "AutoModel":
-        return frozenset()
-    names = getattr(transformers, auto)._model_mapping._model_mapping.values()
-    return frozenset(name for each in names for name in ([each] if isinstance(each, str) else each))
-
-
-def task_of_model(model_class: str) -> Task | None:
-    """Returns the first task that the model class called `model_class` serves, or None for custom tasks."""
-    return next((task for task in TASKS if task.model == model_class), None)
-
-
-REGISTRY_PREFIX = "fixed-shape-"
-"""What our tasks are called in transformers' registry: the prefix and transformers' own name."""

@@ -20,6 +20,7 @@ from optimum_fixedshape import (
 )
 from optimum_fixedshape.config import CONFIG_NAME
 from optimum_fixedshape.errors import GraphNotFoundError, ShapeMismatchError
+from optimum_fixedshape.models.remote_code import CODE_NAME
 
 from . import onnx_models
 from .equality import assert_same
@@ -230,7 +231,7 @@ def test_what_is_saved_loads_again(folder, answer, tmp_path):
     model = ORTModelForSequenceClassification.from_pretrained(folder)
     model.save_pretrained(tmp_path / "a" / "b")
     names = {path.name for path in (tmp_path / "a" / "b").iterdir()}
-    assert names == {"model.onnx", "model_2x8.onnx", "model.onnx_data", "config.json", CONFIG_NAME}
+    assert names == {"model.onnx", "model_2x8.onnx", "model.onnx_data", "config.json", CONFIG_NAME, CODE_NAME}
     again = ORTModelForSequenceClassification.from_pretrained(tmp_path / "a" / "b")
     assert again.fixed_shape_config == model.fixed_shape_config
     assert_answers(again, answer)

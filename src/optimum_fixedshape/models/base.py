@@ -23,11 +23,14 @@ from optimum_fixedshape.scratch import ScratchFolder
 from optimum_fixedshape.tasks import Task, task_of_model
 
 from .loading import LoadingMixin
+from .minimal import is_row_an_item
 from .saving import SavingMixin
 from .session import SessionMixin
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+    from optimum_fixedshape.detecting import TaskGuesses
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +45,12 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
         config: The configuration of the original model.
         fixed_shape_config: What is known of the graphs, and saved with them.
         task: The row of the task table, or None for custom tasks.
+        detection: How `AutoModelForONNX` told the task by the graph; None where something else said it.
         auto_model_class: transformers' class that loads the original.
     """
 
     task: ClassVar[Task | None] = None
+    detection: TaskGuesses | None = None
     auto_model_class: ClassVar[Any]
     input_modalities: str | tuple[str, ...] = "text"
     model_type = "onnx_model"
@@ -68,7 +73,9 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
         OptimizedModel.__init__(self, model=None, config=config)
         self.initialize_ort_attributes(session, use_io_binding)
         self._save_dir = model_save_dir or self.path.parent
-        self.fixed_shape_config = FixedShapeConfig(tuple(path.name or MAIN_GRAPH for path in self.runtime.graphs))
+        self.fixed_shape_config = FixedShapeConfig(
+            tuple(path.name or MAIN_GRAPH for path in self.runtime.graphs), names=self.runtime.ladder.largest.names
+        )
         self._said: set[str] = set()
 
     @property
@@ -129,6 +136,8 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
         """
         values: dict[str, Any] = {}
         for name, array in outputs.items():
+            if name == "logits" and is_row_an_item(self.task):
+                array = without_spent_axes(array)
             value = array if device is None else as_tensor(array, device)
             numbered = re.fullmatch(r"(hidden_states|attentions)\.\d+", name)
             if numbered:
@@ -205,6 +214,12 @@ def _matters(name: str, value: Any) -> bool:
 
 
 _KNOWN_OTHERWISE = ("attention_mask", "cache_position")
+
+
+def without_spent_axes(array: Array) -> Array:
+    """Returns an array ``(rows, labels)`` of one ``(rows, labels, 1, 1)``, as pooled convolutions leave it."""
+    is_spent = array.ndim > 2 and set(array.shape[2:]) == {1}
+    return array.reshape(array.shape[:2]) if is_spent else array
 
 
 def is_tensor(value: Any) -> bool:

@@ -9,18 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from optimum_fixedshape.config import Names, Roles
 from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.errors import GraphNotFoundError, warn
 from optimum_fixedshape.fitting import Fill
 from optimum_fixedshape.hub import HubOptions
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.padding import audio_padding_matters, text_padding_matters
-from optimum_fixedshape.repo import Roles, Sizes, find_graphs, holds_torch_model
+from optimum_fixedshape.repo import Sizes, find_graphs, holds_torch_model
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.scratch import ScratchFolder
 from optimum_fixedshape.sessions import CPU, SessionPool
 from optimum_fixedshape.tasks import Task
 
+from .minimal import labels_of
 from .session import fill_of
 
 logger = logging.getLogger(__name__)
@@ -28,9 +30,10 @@ logger = logging.getLogger(__name__)
 _OF_TORCH_ALONE = {
     *("attn_implementation", "device_map", "dtype", "ignore_mismatched_sizes", "low_cpu_mem_usage", "max_memory"),
     *("offload_folder", "output_attentions", "output_hidden_states", "quantization_config", "torch_dtype"),
-    *("use_safetensors", "variant", "weights_only"),
+    *("use_safetensors", "weights_only"),
 }
-_OF_PIPELINES = {"_from_pipeline", "_commit_hash", "code_revision", "framework"}
+_FEWEST_LABELS = 2  # transformers' default, where a graph does not tell
+_OF_PIPELINES = {"_from_pipeline", "_from_auto", "_commit_hash", "adapter_kwargs", "code_revision", "framework"}
 
 
 class LoadingMixin:
@@ -47,6 +50,8 @@ class LoadingMixin:
         *,
         shapes: Sizes | None = None,
         roles: Roles | None = None,
+        input_names: Names | None = None,
+        output_names: Names | None = None,
         subfolder: str = "",
         revision: str | None = None,
         force_download: bool = False,
@@ -55,6 +60,7 @@ class LoadingMixin:
         cache_dir: str | Path | None = None,
         token: bool | str | None = None,
         file_name: str | None = None,
+        variant: str | None = None,
         provider: str = CPU,
         providers: Sequence[str] | None = None,
         provider_options: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
@@ -73,7 +79,10 @@ class LoadingMixin:
             shapes: Sizes to pin dynamic axes to, such as ``{"batch_size": 1, "sequence_length": [32, 128]}``; a list
                 makes a ladder. For an export on the fly, the shapes of its graphs.
             roles: What the axes of an input or output are where their names do not tell, such as
-                ``{"y": ["batch_size", None]}``.
+                ``{"y": ["batch_size", None]}``. Where names are mapped, either name will do.
+            input_names: The graph's names of inputs to the standard ones, such as ``{"data_0": "pixel_values"}``: all
+                else then knows the standard ones alone. Saved with the model.
+            output_names: The same for outputs, such as ``{"prob_1": "logits"}``.
             subfolder: Folder of the repo that holds the graphs.
             revision: Branch, tag or commit on the Hub.
             force_download: Download again what is in the cache.
@@ -82,6 +91,8 @@ class LoadingMixin:
             cache_dir: Where downloads are kept.
             token: For private repos.
             file_name: Which graph, where there are several.
+            variant: Which graphs, where there are several kinds: ``"quantized"`` takes ``model_quantized.onnx``, or of
+                a model of several parts all that end so.
             provider: The execution provider.
             providers: Several, in order of preference; wins over `provider`.
             provider_options: One mapping for each provider, or one for the first.
@@ -93,21 +104,23 @@ class LoadingMixin:
         Raises:
             GraphNotFoundError: There is neither a graph nor a PyTorch model, or several graphs to choose from.
             InvalidModelError: The graph is broken.
-            ShapeMismatchError: `shapes` contradicts what is baked into the graph.
+            ShapeMismatchError: `shapes` contradicts what is baked into the graph, or it has no input or output of a
+                name that is mapped, or two would have one name.
             TypeError: An argument is unknown.
         """
         changes = _changes_among(kwargs)
-        hub = HubOptions(revision, token, cache_dir, local_files_only, force_download, subfolder)
+        hub = HubOptions(revision, token, cache_dir, local_files_only, force_download, subfolder, variant)
         pool = SessionPool(
             providers or [provider], _one_for_each(provider_options, providers or [provider]), session_options
         )
         save_dir: Path | ScratchFolder
-        graphs = None if export else cls._graphs_or_none(model_id, file_name, hub, shapes, roles)
+        told: dict[str, Any] = {"roles": roles, "names": {**(input_names or {}), **(output_names or {})}}
+        graphs = None if export else cls._graphs_or_none(model_id, file_name, hub, shapes=shapes, **told)
         if graphs is not None:
             save_dir = graphs.folder
         else:
             save_dir = _exported(cls.task, model_id, shapes, hub, trust_remote_code)
-            graphs = cls._find(save_dir.path, roles=roles)
+            graphs = cls._find(save_dir.path, **told)
         if config is None or isinstance(config, (str, Path)):
             config = _load_config(config or graphs.folder, hub, trust_remote_code, graphs.ladder.largest)
         config = _changed(config, changes)
@@ -134,11 +147,9 @@ class LoadingMixin:
         return Runtime(graphs.ladder, graphs.paths, fill=fill, pool=pool)
 
     @classmethod
-    def _graphs_or_none(
-        cls, model_id: str | Path, file_name: str | None, hub: HubOptions, shapes: Sizes | None, roles: Roles | None
-    ) -> Any:
+    def _graphs_or_none(cls, model_id: str | Path, file_name: str | None, hub: HubOptions, **told: Any) -> Any:
         try:
-            return cls._find(model_id, file_name=file_name, hub=hub, shapes=shapes, roles=roles)
+            return cls._find(model_id, file_name=file_name, hub=hub, **told)
         except GraphNotFoundError as error:
             if error.found or file_name or not holds_torch_model(model_id, hub):
                 raise
@@ -201,17 +212,14 @@ def _load_config(where: str | Path, hub: HubOptions, trust_remote_code: bool, co
 
     if Path(where).is_dir():
         is_known = (Path(where) / "config.json").is_file()
-        facts = PretrainedConfig.get_config_dict(where)[0] if is_known else {"num_labels": _labels(contract)}
+        facts = (
+            PretrainedConfig.get_config_dict(where)[0]
+            if is_known
+            else {"num_labels": labels_of(contract) or _FEWEST_LABELS}
+        )
         if not facts.get("model_type"):  # a graph whose original nobody knows
             return PretrainedConfig.from_dict(facts)
     return AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **hub.for_transformers())
-
-
-def _labels(contract: ShapeContract) -> int:
-    """How many labels a bare classifier has; transformers' default of 2 where the graph does not tell."""
-    logits = next((spec for spec in contract.outputs if spec.name == "logits" and spec.axes), None)
-    last = logits.axes[-1] if logits and logits.axes else None
-    return last.size if last and last.size and last.role is None else 2
 
 
 def _warn_of_padding(name: str, ladder: ShapeLadder, config: Any) -> None:

@@ -179,12 +179,12 @@ class SessionMixin:
     @property
     def input_dtypes(self) -> dict[str, str]:
         """The onnxruntime type of each input."""
-        return {node.name: node.type for node in self.session.get_inputs()}
+        return _by_name(self.session.get_inputs(), self.runtime.ladder.largest)
 
     @property
     def output_dtypes(self) -> dict[str, str]:
         """The onnxruntime type of each output."""
-        return {node.name: node.type for node in self.session.get_outputs()}
+        return _by_name(self.session.get_outputs(), self.runtime.ladder.largest)
 
 
 def fill_of(config: Any) -> Fill:
@@ -195,6 +195,10 @@ def fill_of(config: Any) -> Fill:
 def _steps_of(config: Any) -> Steps:
     """The convolutions that make frames of samples, in models of the Wav2Vec2 family."""
     return tuple(zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=False))
+
+
+def _by_name(nodes: Sequence[Any], contract: ShapeContract) -> dict[str, str]:
+    return {contract.names.get(node.name, node.name): node.type for node in nodes}
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:

@@ -9,10 +9,10 @@ from typing import Any
 import transformers
 
 from optimum_fixedshape._compat import stock_pipeline
-from optimum_fixedshape.config import FixedShapeConfig
-from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError, UnsupportedTaskError
-from optimum_fixedshape.hub import HubOptions
-from optimum_fixedshape.models import classes as model_classes
+from optimum_fixedshape.config import CONFIG_NAME
+from optimum_fixedshape.errors import InvalidModelError, ProcessorError, UnsupportedTaskError
+from optimum_fixedshape.hub import HubOptions, hub_among
+from optimum_fixedshape.models.auto import Identity, identify_model
 from optimum_fixedshape.models.base import FixedShapeMixin
 from optimum_fixedshape.processors.auto import (
     AutoFeatureExtractor,
@@ -21,14 +21,18 @@ from optimum_fixedshape.processors.auto import (
     AutoVideoProcessor,
 )
 from optimum_fixedshape.processors.combined import is_of_kind, parts_of
-from optimum_fixedshape.repo import fetch_graphs, holds_torch_model
-from optimum_fixedshape.tasks import Overflow, Task, find_task, task_of_architectures, tasks_called
+from optimum_fixedshape.tasks import Overflow, Task, find_task
 
 from . import classes
 from .base import FixedShapePipeline
-from .processors import KINDS, needed_processors, with_article
+from .processors import KINDS, needed_processors, overflow_of, with_article
 
-_OF_WEIGHTS = ("framework", "device_map", "dtype", "torch_dtype")
+_OF_MODELS = {
+    *("framework", "device_map", "dtype", "torch_dtype"),
+    *("cache_dir", "force_download", "local_files_only", "subfolder", "file_name", "variant"),
+}
+_PARTS = {*("model", "task", "processor", "args_parser", "device", "modelcard", "binary_output"), *KINDS}
+"""Arguments of pipeline classes that make the pipeline."""
 
 
 def pipeline(
@@ -54,7 +58,8 @@ def pipeline(
     """Returns transformers' pipeline for the task, on a graph of any shape.
 
     Args:
-        task: transformers' name of the task, or an alias; by default the one that the model is for.
+        task: transformers' name of the task, or an alias; by default the one that the model is for, by what is saved
+            with it, or by its graph as `AutoModelForONNX` reads it.
         model: A model of this package, or the ``.onnx`` file, folder or Hub repo to load it from.
         config: The model's configuration, where it is not beside the model.
         tokenizer: A tokenizer, or the folder or Hub repo to load it from. By default the one beside the model.
@@ -68,9 +73,11 @@ def pipeline(
         use_fast: As in transformers.
         token: For private repos.
         trust_remote_code: As in transformers.
-        model_kwargs: Arguments of the model's `from_pretrained`.
+        model_kwargs: Arguments of the model's `from_pretrained`. Those that say where it is may as well be given
+            directly: ``subfolder=``, ``file_name=``, ``variant=``, ``cache_dir=``, ``local_files_only=``.
         pipeline_class: A pipeline class to use in place of the task's own.
         **kwargs: All else that transformers' `pipeline` or the task's pipeline takes (``batch_size=``, ``top_k=``).
+            By default what is saved with the graphs, as by ``optimum-fixedshape export --with-inference``.
 
     Raises:
         GraphNotFoundError: There is no graph.
@@ -78,21 +85,42 @@ def pipeline(
         UnsupportedTaskError: The task is unknown, or the model is for another.
     """
     _check_model(model, task)
-    loading = dict(model_kwargs or {})
-    cached = {name: loading[name] for name in ("cache_dir", "local_files_only", "force_download") if name in loading}
-    hub = HubOptions(revision, token, **cached)
-    row = _row_of(task, model, hub)
+    loading = dict(model_kwargs or {}) | {name: kwargs.pop(name) for name in _OF_MODELS & kwargs.keys()}
+    hub = hub_among({**loading, "revision": revision, "token": token})
+    identity = _identity_of(model, task, hub, loading.get("file_name"))
+    row = identity.task
+    if row is None:
+        raise UnsupportedTaskError("Pass task=, such as 'text-classification': the model does not tell it.", task=None)
     pipeline_class = _pipeline_class(row, pipeline_class)
-    loading |= {name: kwargs.pop(name) for name in _OF_WEIGHTS if name in kwargs}
     options = hub.for_transformers() | ({} if trust_remote_code is None else {"trust_remote_code": trust_remote_code})
     if not isinstance(model, FixedShapeMixin):
-        model = getattr(model_classes, row.model).from_pretrained(model, config=config, **{**loading, **options})
+        model = identity.load(model, config=config, **{**loading, **options})
     apart = zip(KINDS, (tokenizer, image_processor, feature_extractor, video_processor), strict=True)
     given = {kind: each for kind, each in apart if each is not None}
     combined = data_processor if processor is None else processor
     processors = _processors(given, combined, model, row, options, use_fast)
     name = task if task and row.name == "translation" else row.name  # which may name the languages
-    return pipeline_class(model=model, **processors, overflow=overflow, task=name, **kwargs)
+    settings = {**_saved_settings(model, row), **kwargs}
+    if asked := overflow or overflow_of(processors):
+        settings["overflow"] = asked
+    return pipeline_class(model=model, **processors, task=name, **settings)
+
+
+def _saved_settings(model: FixedShapeMixin, row: Task) -> Mapping[str, Any]:
+    """The arguments that are saved with the graphs, where they were for this task.
+
+    Raises:
+        InvalidModelError: One is no setting, but what a pipeline is made of: that is the caller's to choose.
+    """
+    saved = model.fixed_shape_config
+    if not saved.pipeline or saved.task != row.name:
+        return {}
+    if wrong := sorted(_PARTS & saved.pipeline.keys()):
+        raise InvalidModelError(
+            f"{CONFIG_NAME} of {model.home} sets {', '.join(wrong)} of the pipeline, which only the caller may.",
+            path=str(model.home / CONFIG_NAME),
+        )
+    return saved.pipeline
 
 
 def _check_model(model: Any, task: str | None) -> None:
@@ -109,54 +137,13 @@ def _check_model(model: Any, task: str | None) -> None:
         )
 
 
-def _row_of(task: str | None, model: Any, hub: HubOptions) -> Task:
-    """The row of the task; where models of several kinds have it, that of the model's kind."""
-    if task is None:
-        return _task_of(model, hub)
-    if len(tasks_called(task)) < 2:
-        return find_task(task)
-    told = model.task if isinstance(model, FixedShapeMixin) else _task_of_architectures(model, hub)
-    return find_task(task, model=told.model if told else None)
-
-
-def _task_of(model: Any, hub: HubOptions) -> Task:
-    """The task that the model was made for, by what is saved with it."""
-    if isinstance(model, FixedShapeMixin):
-        name = model.fixed_shape_config.task or (model.task and model.task.name)
-        row = find_task(name) if name else None
-    else:
-        row = _saved_task(model, hub)
-    if row is None:
-        raise UnsupportedTaskError("Pass task=, such as 'text-classification': the model does not tell it.", task=None)
-    return row
-
-
-def _saved_task(source: str | Path, hub: HubOptions) -> Task | None:
-    folder, beside = _folder_of(source, hub)
-    told = _task_of_architectures(source, hub)
-    for saved in (beside, FixedShapeConfig.from_folder(folder)):
-        if saved and saved.task:
-            return find_task(saved.task, model=told.model if told else None)
-    return told
-
-
-def _folder_of(source: str | Path, hub: HubOptions) -> tuple[str | Path, FixedShapeConfig | None]:
-    """The folder of a model's config, and what is saved beside its graphs; of a PyTorch model the source itself."""
-    try:
-        folder, _, saved = fetch_graphs(source, None, hub)
-    except GraphNotFoundError:
-        if not holds_torch_model(source, hub):
-            raise
-        return source, None
-    return folder, saved
-
-
-def _task_of_architectures(source: str | Path, hub: HubOptions) -> Task | None:
-    try:
-        config = transformers.AutoConfig.from_pretrained(_folder_of(source, hub)[0], **hub.for_transformers())
-    except (OSError, ValueError):
-        return None
-    return task_of_architectures(config.architectures or ())
+def _identity_of(model: Any, task: str | None, hub: HubOptions, file_name: str | None) -> Identity:
+    """What the model is for, or is to be used for."""
+    if not isinstance(model, FixedShapeMixin):
+        return identify_model(model, task=task, file_name=file_name, hub=hub)
+    name = task or model.fixed_shape_config.task or (model.task and model.task.name)
+    # Where models of several kinds have the task, the row is that of the model's kind.
+    return Identity(find_task(name, model=model.task.model if model.task else None) if name else None)
 
 
 def _pipeline_class(row: Task, wanted: Any) -> Any:

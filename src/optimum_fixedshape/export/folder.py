@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from tqdm.auto import tqdm
 
 from optimum_fixedshape.config import FixedShapeConfig, made_folder
 from optimum_fixedshape.contract import BATCH, SEQUENCE
+from optimum_fixedshape.differences import largest_difference
 from optimum_fixedshape.errors import InvalidModelError, UnsupportedTaskError
 from optimum_fixedshape.fitting import Fill, pad_id_of
 from optimum_fixedshape.graph.reader import read_contract
 from optimum_fixedshape.graph.weights import save_rungs
+from optimum_fixedshape.hub import is_repo_id
 from optimum_fixedshape.ladder import ShapeLadder
+from optimum_fixedshape.models.remote_code import write_remote_code
 from optimum_fixedshape.repo import MAIN_GRAPH, Sizes
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.tasks import Task, find_task, task_of_architectures, tasks_called
@@ -85,16 +89,24 @@ def export_model(
     with _evaluated(model):
         export = _export_writer if row.writes else _export_plain
         names, difference = export(model, row, folder, shapes=shapes, processor=processor, progress=progress)
-        _save_configs(model, folder, FixedShapeConfig(names, task=row.name, difference=difference))
+        saved = FixedShapeConfig(names, task=row.name, difference=difference, original=_repo_of(model))
+        _save_configs(model, folder, saved)
+        write_remote_code(folder, row)
         if row.writes:
             worst = writer_difference(model, row, folder)
             _warn_beyond_rounding(names[0], worst)
-            FixedShapeConfig(names, task=row.name, difference=dict.fromkeys(names, worst)).save_pretrained(folder)
+            replace(saved, difference=dict.fromkeys(names, worst)).save_pretrained(folder)
     for name in stale - set(names):
         (folder / name).unlink(missing_ok=True)
     if processor is not None:
         processor.save_pretrained(folder)
     return folder
+
+
+def _repo_of(model: Any) -> str | None:
+    """The Hub repo that a model was loaded from."""
+    name = getattr(model.config, "_name_or_path", None) or ""
+    return name if is_repo_id(name) and not Path(name).exists() else None
 
 
 def _save_configs(model: Any, folder: Path, fixed_shape_config: FixedShapeConfig) -> None:
@@ -209,8 +221,7 @@ def _difference(model: Any, axes: Axes, outputs: Sequence[str], path: Path, size
     for name in outputs:
         theirs, ours = expected[name].cpu().numpy(), got[name]
         per_token = real.ndim and theirs.shape[: real.ndim] == real.shape
-        apart = np.abs(theirs - ours)
-        worst = max(worst, float((apart[real] if per_token else apart).max()))
+        worst = max(worst, largest_difference(*((theirs[real], ours[real]) if per_token else (theirs, ours))))
     _warn_beyond_rounding(path.name, worst)
     return worst
 

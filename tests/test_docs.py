@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from . import stock, tiny, zoo
+from .graphs import ONNX_MODELS
 from .hub import LocalHub
+from .shell import SCRIPTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -17,7 +20,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "performance.md"], ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page, exported, specimen, tmp_path):
-    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S))
+    blocks = re.findall(r"^```(python|bash)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    code = "\n".join(block if kind == "python" else calls_of(block) for kind, block in blocks)
     assert code
     repos = tmp_path / "repos"
     shutil.copytree(exported("text-classification").folder, repos / "my-org" / "bert-fixed")
@@ -25,10 +29,27 @@ def test_the_code_of_a_page_runs(page, exported, specimen, tmp_path):
     for name in ("vit", "clip", "wav2vec2"):
         shutil.copytree(specimen(name).folder, repos / "my-org" / f"{name}-fixed")
     shutil.copytree(stock.graphs("gpt2"), repos / "my-org" / "gpt2-onnx")
-    for part in (zoo.original("vit"), zoo.processor("vit")):
-        part.save_pretrained(repos / "my-org" / "vit-torch")
+    (repos / "my-org" / "squeezenet-onnx").mkdir()
+    shutil.copy(
+        ONNX_MODELS / "light" / "light_squeezenet.onnx", repos / "my-org" / "squeezenet-onnx" / "squeezenet.onnx"
+    )
+    originals = {
+        "vit": (zoo.original("vit"), zoo.processor("vit")),
+        "bert": (tiny.original("bert", "text-classification"), tiny.tokenizer("wordpiece")),
+    }
+    for name, parts in originals.items():
+        for part in parts:
+            part.save_pretrained(repos / "my-org" / f"{name}-torch")
     with LocalHub(repos) as hub:
-        hub.run(code)
+        hub.run(code, HF_TOKEN=hub.token, PATH=os.pathsep.join([str(SCRIPTS), os.environ["PATH"]]), OMP_NUM_THREADS="1")
+
+
+def calls_of(block: str) -> str:
+    """Python that runs a block's commands of this package in a shell, in the page's own place and order."""
+    lines = block.replace("\\\n", " ").splitlines()
+    ours = [line for line in lines if re.match(r"optimum-fixedshape |optimum-cli fixed-shape ", line)]
+    calls = [f"subprocess.run({line!r}, shell=True, check=True, stdout=subprocess.DEVNULL)" for line in ours]
+    return "\n".join(["import subprocess", *calls])
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.name)

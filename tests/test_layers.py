@@ -19,10 +19,12 @@ LAYERS = [
     ["roles"],
     ["fitting", "graph"],
     ["unfitting", "windows", "padding"],
-    ["sessions", "runtime", "config", "hub", "repo", "scratch", "tasks"],
+    ["sessions", "runtime", "config", "hub", "repo", "scratch", "tasks", "detecting", "feeds", "differences", "card"],
     ["decoding", "parts"],
     ["processors", "models"],
     ["pipelines", "export"],
+    ["bare", "pinning", "checking", "bench"],
+    ["cli"],
 ]
 STRANGERS = {"processors", "models"}
 WITHOUT_TORCH = [
@@ -32,12 +34,19 @@ WITHOUT_TORCH = [
     "fitting",
     "unfitting",
     "graph.reader",
+    "graph.outline",
+    "detecting",
+    "feeds",
     "windows",
     "runtime",
     "decoding",
 ]
 # A repo that has no graph yet is exported while it is loaded, which must not cost an import when it has one.
-UP_ON_PURPOSE = {("models.loading", "export.folder"), ("models.loading", "export.shapes")}
+UP_ON_PURPOSE = {
+    ("models.loading", "export.folder"),
+    ("models.loading", "export.shapes"),
+    ("models.pushing", "checking.check"),
+}
 
 MODULES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path

@@ -21,6 +21,7 @@ _HOMES = {
     "AutoModelForImageClassification": "models.classes:ORTModelForImageClassification",
     "AutoModelForMaskedLM": "models.classes:ORTModelForMaskedLM",
     "AutoModelForMultipleChoice": "models.classes:ORTModelForMultipleChoice",
+    "AutoModelForONNX": "models.auto:AutoModelForONNX",
     "AutoModelForObjectDetection": "models.classes:ORTModelForObjectDetection",
     "AutoModelForQuestionAnswering": "models.classes:ORTModelForQuestionAnswering",
     "AutoModelForSemanticSegmentation": "models.classes:ORTModelForSemanticSegmentation",
@@ -64,10 +65,15 @@ _HOMES = {
     "ORTModelForZeroShotImageClassification": "models.classes:ORTModelForZeroShotImageClassification",
     "ShapeContract": "contract:ShapeContract",
     "ShapeLadder": "ladder:ShapeLadder",
+    "check_model": "checking.check:check_model",
+    "detect_task": "detecting:detect_task",
     "export_model": "export.folder:export_model",
+    "generate_inputs": "feeds:generate_inputs",
+    "pin_shapes": "pinning:pin_shapes",
     "pipeline": "pipelines.factory:pipeline",
     "read_contract": "graph.reader:read_contract",
     "register_pipelines": "pipelines.registry:register_pipelines",
+    "write_config": "bare:write_config",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -1,9 +1,9 @@
 """A Hugging Face Hub on 127.0.0.1, serving folders to real, unmodified clients.
 
-``LocalHub(root)`` serves every ``root/<namespace>/<name>/`` as a model repository with one branch, ``main``, whose
-commit hash is a SHA-1 of its content: change a file and the commit changes, and the old hash is gone. Every file is a
-regular git file: no LFS, no Xet, no redirect to a CDN. Errors carry the headers of the real Hub, so that clients raise
-their own exceptions.
+``LocalHub(root)`` serves every ``root/<namespace>/<name>/`` as the branch ``main`` of a model repository, whose commit
+hash is a SHA-1 of its content: change a file and the commit changes, and the old hash is gone. Other branches, and pull
+requests, are folders beside it. Files that match ``lfs`` are kept by LFS: their content is somewhere else, and clients
+are sent there; there is no Xet. Errors carry the headers of the real Hub, so that clients raise their own exceptions.
 
 Clients read ``HF_ENDPOINT`` when they are imported, which is why they run in a subprocess::
 
@@ -12,7 +12,6 @@ Clients read ``HF_ENDPOINT`` when they are imported, which is why they run in a 
         assert hub.sent("model.onnx") < 10_000
 """
 
-import base64
 import functools
 import hashlib
 import json
@@ -25,18 +24,15 @@ import tempfile
 import textwrap
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-CHUNK = 1 << 16
-DATE = "2024-01-01T00:00:00.000Z"
-FRONT_MATTER = re.compile(r"---\n(.*?)\n---\s", re.DOTALL)
-RANGE = re.compile(r"bytes=(?=\d|-\d)(\d*)-(\d*)")
+from .hub_files import DATE, FRONT_MATTER, HubError, Repo, byte_range, chunks
+
 REPO, REV = r"(?P<repo>[^/]+(?:/[^/]+)?)", r"(?P<rev>[^/]+)"
 
 # Method, pattern of the path, name of the method of _Handler that answers: the first match counts.
@@ -48,6 +44,10 @@ ROUTES = [
     ("POST", rf"/api/models/{REPO}/paths-info/{REV}", "paths_info"),
     ("POST", rf"/api/models/{REPO}/preupload/{REV}", "preupload"),
     ("POST", rf"/api/models/{REPO}/commit/{REV}", "commit"),
+    ("POST", rf"/api/models/{REPO}/branch/(?P<branch>[^/]+)", "create_branch"),
+    ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", "lfs_batch"),
+    ("GET", rf"/lfs/{REPO}/{REV}/(?P<path>.+)", "lfs_file"),
+    ("PUT", r"/lfs-upload/(?P<oid>[0-9a-f]{64})", "lfs_upload"),
     ("GET", rf"/api/models/{REPO}", "model_info"),
     ("POST", r"/api/repos/create", "create_repo"),
     ("POST", r"/api/validate-yaml", "validate_yaml"),
@@ -67,22 +67,36 @@ class LocalHub:
     """A Hub that serves ``root``: a context manager.
 
     ``token`` reads and writes everything as user ``"tester"``; ``read_token`` reads everything, and gets a 403 when it
-    writes. Without a token, public repositories can be read, and those in ``private`` do not seem to exist.
+    writes. Without a token, public repositories can be read, and those in ``private`` do not seem to exist. The files
+    of those in ``gated`` are for ``token`` alone. ``foreign`` are files that a repository lists under any names, also
+    ones that no git repository has.
     """
 
     token, read_token = "hf_write", "hf_read"
 
-    def __init__(self, root: Path, private: Iterable[str] = ()):
+    def __init__(
+        self,
+        root: Path,
+        private: Iterable[str] = (),
+        *,
+        gated: Iterable[str] = (),
+        lfs: Iterable[str] = (),
+        foreign: Mapping[str, Mapping[str, Path]] | None = None,
+    ):
         self.root = Path(root)
-        self.private = set(private)
+        self.private, self.gated, self.lfs = set(private), set(gated), tuple(lfs)
+        self.foreign = foreign or {}
+        self.faults: dict[str, list[int | str]] = {}
         self.lock = threading.RLock()
         self._requests: list[Request] = []
         self._sent: Counter[str] = Counter()
 
     def __enter__(self):
         self._home = tempfile.TemporaryDirectory(prefix="hub-home-")
+        self._store = tempfile.TemporaryDirectory(prefix="hub-store-")
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.storage = self.url.replace("127.0.0.1", "localhost")  # another host, as far as clients can see
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
 
@@ -90,13 +104,14 @@ class LocalHub:
         self._server.shutdown()
         self._server.server_close()
         self._home.cleanup()
+        self._store.cleanup()
 
     def environ(self, **env: str) -> dict[str, str]:
         """The environment of a client of this hub: nothing of the caller's own Hugging Face settings, then ``env``."""
         foreign = ("HF_", "HUGGING", "TRANSFORMERS_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         disabled = {f"HF_HUB_DISABLE_{name}": "1" for name in ("PROGRESS_BARS", "TELEMETRY", "XET")}
-        direct = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
         return inherited | disabled | direct | {"HF_ENDPOINT": self.url, "HF_HOME": self._home.name} | env
 
     def run(self, code: str, **env: str) -> str:
@@ -104,7 +119,9 @@ class LocalHub:
 
         Runs of one hub share the cache, ``HF_HOME``, unless ``env`` says otherwise.
         """
-        command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+        # Of huggingface_hub 2, which sends files to LFS in a way that its own HTTP client would rather not have.
+        warnings = ["-W", "error", "-W", "ignore:Use 'content:DeprecationWarning"]
+        command = [sys.executable, *warnings, "-c", textwrap.dedent(code)]
         options = {"capture_output": True, "text": True, "timeout": 300, "cwd": self._home.name}
         done = subprocess.run(command, env=self.environ(**env), check=False, **options)
         if done.returncode:
@@ -122,103 +139,28 @@ class LocalHub:
         with self.lock:
             return sum(count for path, count in self._sent.items() if path.endswith(suffix))
 
+    def fail(self, suffix: str, *faults: int | str):
+        """Let the next requests for paths that end with ``suffix`` fail, one after the other.
+
+        A fault is a status, ``"cut"`` (the connection ends in the middle of the file) or ``"short"`` (half a file, with
+        headers that say it is whole).
+        """
+        with self.lock:
+            self.faults[suffix] = list(faults)
+
+    def fault(self, path: str, *, is_body: bool) -> int | str | None:
+        """The fault that is next for a path, if it is one of bodies, or one of statuses."""
+        with self.lock:
+            for suffix, faults in self.faults.items():
+                if faults and path.endswith(suffix) and isinstance(faults[0], str) == is_body:
+                    return faults.pop(0)
+        return None
+
     def reset(self):
         """Forget the requests and the bytes sent."""
         with self.lock:
             self._requests.clear()
             self._sent.clear()
-
-
-@dataclass(frozen=True)
-class Repo:
-    """A folder, seen as a git repository."""
-
-    id: str
-    folder: Path
-
-    def files(self) -> dict[str, Path]:
-        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path for path in found}
-
-    def oid(self, path: str = "") -> str:
-        """The hash of the files under ``path``: that of the whole repository is its commit."""
-        content = [f"{name} {blob_oid(file)}" for name, file in self.files().items() if name.startswith(path)]
-        return hashlib.sha1("\n".join(content).encode()).hexdigest()
-
-    def entries(self) -> dict[str, dict]:
-        """Files and folders, as the Hub describes them."""
-        files = self.files()
-        folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
-        entries = {name: {"type": "directory", "oid": self.oid(f"{name}/"), "size": 0} for name in folders}
-        for name, file in files.items():
-            entries[name] = {"type": "file", "oid": blob_oid(file), "size": file.stat().st_size}
-        last = {"id": self.oid(), "title": "commit", "date": DATE}
-        return {name: {"path": name, "lastCommit": last, **entry} for name, entry in sorted(entries.items())}
-
-    def card(self) -> dict[str, str]:
-        """The fields of README.md's front matter whose value is on their line."""
-        readme = self.folder / "README.md"
-        front = FRONT_MATTER.match(readme.read_text(encoding="utf-8")) if readme.is_file() else None
-        return dict(re.findall(r"^(\w+): *['\"]?([^'\"\n]+)", front[1], re.MULTILINE)) if front else {}
-
-    def apply(self, operation: dict):
-        """Do one line of a commit."""
-        match operation:
-            case {"key": "header"}:
-                pass
-            case {"key": "file", "value": {"path": path, "content": content, "encoding": "base64"}}:
-                target = self.folder / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.unlink(missing_ok=True)  # a link must not be written through
-                target.write_bytes(base64.b64decode(content))
-            case {"key": "deletedFile" | "deletedFolder", "value": {"path": path}}:
-                target = self.folder / path
-                if not target.exists():
-                    raise HubError(404, "A file with this name doesn't exist", "EntryNotFound")
-                shutil.rmtree(target) if target.is_dir() else target.unlink()
-            case _:
-                raise HubError(400, "Unsupported operation")
-
-
-class HubError(Exception):
-    """An answer other than success, with the headers from which clients choose their exception."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, **headers: str):
-        super().__init__(message)
-        self.status = status
-        self.headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **headers}
-
-
-def blob_oid(file: Path) -> str:
-    """Git's name for the content of ``file``: clients compare it with their own before an upload."""
-    stat = file.stat()
-    return _blob_oid(file, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _blob_oid(file: Path, size: int, _modified: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.sha1(b"blob %d\0" % size)).hexdigest()
-
-
-def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The (start, stop) that a Range header asks for; None for the whole file."""
-    found = RANGE.fullmatch(header or "")
-    if not found:
-        return None
-    first, last = found.groups()
-    start = int(first) if first else max(0, size - int(last))
-    stop = min(size, int(last) + 1) if first and last else size
-    if start >= stop:
-        raise HubError(416, "Range Not Satisfiable", **{"Content-Range": f"bytes */{size}"})
-    return start, stop
-
-
-def chunks(file: Path, start: int, stop: int) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        stream.seek(start)
-        for position in range(start, stop, CHUNK):
-            yield stream.read(min(CHUNK, stop - position))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -241,18 +183,32 @@ class _Handler(BaseHTTPRequestHandler):
     def dispatch(self):
         url = urlsplit(self.path)
         self.name, self.query = unquote(url.path), parse_qs(url.query)
-        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.body = self.read_body()
         with self.hub.lock:
             self.hub._requests.append(Request(self.command, self.name, self.headers.get("Range")))
         try:
+            if status := self.hub.fault(self.name, is_body=False):
+                raise HubError(int(status), "Try again")
             self.answer(url.path)
         except HubError as error:
             self.send_json({"error": str(error)}, error.status, **error.headers)
 
-    do_GET = do_HEAD = do_POST = dispatch  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = dispatch  # noqa: N815
+
+    def read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def answer(self, path: str):
         self.token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if path.startswith("/lfs/"):
+            self.token = self.hub.token  # such addresses are signed: whoever was sent there may read
         if self.token not in ("", self.hub.token, self.hub.read_token):
             raise HubError(401, "Invalid credentials in Authorization header")
         for method, pattern, name in ROUTES:
@@ -264,12 +220,25 @@ class _Handler(BaseHTTPRequestHandler):
         raise HubError(404, "No such route")
 
     def open_repo(self, repo_id: str, revision: str) -> Repo:
-        repo = Repo(repo_id, self.hub.root / repo_id)
-        if "/" not in repo_id or not repo.folder.is_dir() or (repo_id in self.hub.private and not self.token):
+        main = self.repo(repo_id, "main")
+        if "/" not in repo_id or not main.folder.is_dir() or (repo_id in self.hub.private and not self.token):
             raise HubError(404 if self.token else 401, "Repository not found", "RepoNotFound")
-        if revision not in ("main", repo.oid()):
-            raise HubError(404, "Invalid rev id", "RevisionNotFound")
-        return repo
+        if revision in ("main", main.oid()):
+            return main
+        names = (path.name.partition("@")[2] for path in main.folder.parent.glob(f"{main.folder.name}@*"))
+        for branch in (self.repo(repo_id, unquote(name)) for name in names):
+            if revision == branch.oid() or self.repo(repo_id, revision).folder == branch.folder:
+                return branch
+        raise HubError(404, "Invalid rev id", "RevisionNotFound")
+
+    def repo(self, repo_id: str, branch: str) -> Repo:
+        folder = self.hub.root / (repo_id if branch == "main" else f"{repo_id}@{quote(branch, safe='')}")
+        return Repo(repo_id, folder, self.hub.lfs, self.hub.foreign.get(repo_id, {}), Path(self.hub._store.name))
+
+    def copied(self, repo: Repo, branch: str) -> Repo:
+        made = self.repo(repo.id, branch)
+        shutil.copytree(repo.folder, made.folder)
+        return made
 
     def check_write(self):
         if not self.token:
@@ -281,15 +250,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def file(self, repo: Repo, path: str):
         headers = {"X-Repo-Commit": repo.oid()}
+        if repo.id in self.hub.gated and self.token != self.hub.token:
+            raise HubError(403 if self.token else 401, f"Access to model {repo.id} is restricted", "GatedRepo")
         source = repo.files().get(path)
         if source is None:
             raise HubError(404, "Entry not found", "EntryNotFound", **headers)
+        if not repo.in_lfs(path):
+            return self.send_file(source, headers | {"ETag": f'"{repo.etag(path)}"'})
+        headers |= {"X-Linked-Etag": f'"{repo.etag(path)}"', "X-Linked-Size": str(source.stat().st_size)}
+        headers |= {"Location": f"{self.hub.storage}/lfs/{repo.id}/{repo.oid()}/{quote(path)}", "Content-Length": "0"}
+        self.send(302, headers, [])
+
+    def lfs_file(self, repo: Repo, path: str):
+        self.send_file(repo.files()[path], {"ETag": '"of the storage"'})
+
+    def send_file(self, source: Path, headers: dict[str, str]):
         size = source.stat().st_size
         part = byte_range(self.headers.get("Range"), size)
         start, stop = part or (0, size)
-        headers |= {"ETag": f'"{blob_oid(source)}"', "Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
+        fault = self.hub.fault(self.name, is_body=True) if self.command == "GET" else None
+        told = stop
+        if fault:
+            stop = (start + stop) // 2
+            told = told if fault == "cut" else stop
+            self.close_connection = True
+        headers |= {"Accept-Ranges": "bytes", "Content-Length": str(told - start)}
         if part:
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+            headers["Content-Range"] = f"bytes {start}-{told - 1}/{size}"
         self.send(206 if part else 200, headers, chunks(source, start, stop))
 
     def model_info(self, repo: Repo):
@@ -315,18 +302,48 @@ class _Handler(BaseHTTPRequestHandler):
 
     def preupload(self, repo: Repo):
         self.check_write()
-        entries = repo.entries()
-        paths = [file["path"] for file in json.loads(self.body)["files"]]
-        modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]
-        self.send_json({"files": [mode | {"oid": entries.get(mode["path"], {}).get("oid")} for mode in modes]})
+        files, modes = repo.files(), []
+        for file in json.loads(self.body)["files"]:
+            path = file["path"]
+            mode = {"path": path, "uploadMode": "lfs" if repo.in_lfs(path) else "regular", "shouldIgnore": False}
+            modes.append(mode | {"oid": repo.etag(path) if path in files else None})
+        self.send_json({"files": modes})
+
+    def lfs_batch(self, repo: Repo):
+        self.check_write()
+        objects = [{"oid": each["oid"], "size": each["size"]} for each in json.loads(self.body)["objects"]]
+        for each in objects:
+            if not (repo.store / each["oid"]).is_file():
+                each["actions"] = {"upload": {"href": f"{self.hub.storage}/lfs-upload/{each['oid']}"}}
+        self.send_json({"transfer": "basic", "objects": objects})
+
+    def lfs_upload(self, oid: str):
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            raise HubError(400, "The content is not what was announced")
+        (Path(self.hub._store.name) / oid).write_bytes(self.body)
+        self.send(200, {"Content-Length": "0"}, [])
 
     def commit(self, repo: Repo):
         self.check_write()
+        answer = {}
         with self.hub.lock:
+            if self.query.get("create_pr"):
+                number = 1 + len(list(repo.folder.parent.glob(f"{repo.folder.name}@refs%2Fpr%2F*")))
+                repo = self.copied(repo, f"refs/pr/{number}")
+                answer = {"pullRequestUrl": f"{self.hub.url}/{repo.id}/discussions/{number}"}
             for line in self.body.splitlines():
                 repo.apply(json.loads(line))
         commit = repo.oid()
-        self.send_json({"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{repo.id}/commit/{commit}"})
+        answer |= {"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{repo.id}/commit/{commit}"}
+        self.send_json(answer)
+
+    def create_branch(self, repo: Repo, branch: str):
+        self.check_write()
+        with self.hub.lock:
+            if self.repo(repo.id, branch).folder.is_dir():
+                raise HubError(409, "Reference already exists")
+            self.copied(repo, branch)
+        self.send_json({})
 
     def create_repo(self):
         self.check_write()

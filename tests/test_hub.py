@@ -217,6 +217,114 @@ def test_errors_are_those_of_the_clients(hub):
     """)
 
 
+LFS_SIZE = 24_000_000
+READ_AT_ONCE = 10 * 2**20  # by the client: of a part that is cut off nothing is kept
+
+
+@pytest.fixture
+def large(root):
+    """A Hub that keeps ``*.bin`` in LFS, and shows ``acme/gated`` to those who may see it."""
+    for name in ("acme/large", "acme/gated"):
+        (root / name).mkdir(exist_ok=True)
+        (root / name / "config.json").write_text("{}")
+        (root / name / "weights.bin").write_bytes(b"0123456789" * (LFS_SIZE // 10))
+    with LocalHub(root, gated=["acme/gated"], lfs=["*.bin"]) as hub:
+        yield hub
+
+
+def test_files_in_lfs_are_somewhere_else(large, tmp_path):
+    large.run("""
+        import hashlib
+        from pathlib import Path
+        from huggingface_hub import HfFileSystem, get_hf_file_metadata, get_paths_info, hf_hub_download, hf_hub_url
+
+        (entry,) = get_paths_info("acme/large", ["weights.bin"])
+        assert entry.size == entry.lfs.size == 24_000_000 and entry.lfs.pointer_size < 150
+        metadata = get_hf_file_metadata(hf_hub_url("acme/large", "weights.bin"))
+        assert metadata.etag == entry.lfs.sha256 != entry.blob_id
+        assert metadata.size == 24_000_000 and "/lfs/" in metadata.location
+        content = Path(hf_hub_download("acme/large", "weights.bin")).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entry.lfs.sha256
+        with HfFileSystem().open("acme/large/weights.bin", cache_type="none") as file:
+            file.seek(500_003)
+            assert file.read(4) == b"3456"
+    """)
+    assert ("GET", "bytes=500003-500006") in {(each.method, each.range) for each in large.requests}
+    assert not [each for each in large.requests if each.method == "PUT"]
+
+    (tmp_path / "weights.bin").write_bytes(b"new" * 1000)
+    (tmp_path / "small.txt").write_text("small")
+    code = f"""
+        from pathlib import Path
+        from huggingface_hub import HfApi, hf_hub_download
+
+        api = HfApi()
+        api.create_repo("new/large")
+        first = api.upload_folder(repo_id="new/large", folder_path={str(tmp_path)!r})
+        assert Path(hf_hub_download("new/large", "weights.bin")).read_bytes() == b"new" * 1000
+        assert api.upload_folder(repo_id="new/large", folder_path={str(tmp_path)!r}).oid == first.oid
+        api.create_branch("new/large", branch="v2")
+        api.create_branch("new/large", branch="v2", exist_ok=True)
+        on_branch = api.upload_file(
+            repo_id="new/large", path_or_fileobj=b"other", path_in_repo="weights.bin", revision="v2"
+        )
+        asked = api.upload_file(repo_id="new/large", path_or_fileobj=b"x", path_in_repo="x", create_pr=True)
+        assert asked.pr_revision == "refs/pr/1" and "x" in api.list_repo_files("new/large", revision="refs/pr/1")
+        assert Path(hf_hub_download("new/large", "weights.bin", revision="v2")).read_bytes() == b"other"
+        assert Path(hf_hub_download("new/large", "weights.bin", revision=on_branch.oid)).read_bytes() == b"other"
+        assert "x" not in api.list_repo_files("new/large")
+        assert Path(hf_hub_download("new/large", "weights.bin")).read_bytes() == b"new" * 1000
+    """
+    large.run(code, HF_TOKEN=large.token)
+    assert [each.method for each in large.requests].count("PUT") == 2  # once for each content
+
+
+def test_gated_repos_are_shown_but_not_given(large):
+    large.run("""
+        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub.utils import GatedRepoError
+
+        assert "weights.bin" in HfApi().list_repo_files("acme/gated")
+        for token, status in ((False, 401), ("hf_read", 403)):
+            try:
+                hf_hub_download("acme/gated", "config.json", token=token)
+            except GatedRepoError as error:
+                assert error.response.status_code == status
+            else:
+                raise AssertionError(token)
+        assert hf_hub_download("acme/gated", "config.json", token="hf_write")
+    """)
+
+
+def test_downloads_that_go_wrong(large):
+    """One that is cut goes on where it ended: in the same call or the next one, as the client's version has it."""
+    code = """
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
+
+        for _ in range(3):
+            try:
+                path = hf_hub_download("acme/large", "weights.bin", cache_dir=CACHE)
+                break
+            except Exception as error:
+                print(type(error).__name__)
+        assert open(path, "rb").read() == b"0123456789" * 2_400_000
+    """
+    large.fail("/weights.bin", "cut")
+    large.run(code.replace("CACHE", "'cut'"))
+    asked = [each.range for each in large.requests if each.method == "GET" and each.path.startswith("/lfs/")]
+    assert asked == [None, f"bytes={READ_AT_ONCE}-"]
+    assert large.sent("weights.bin") == LFS_SIZE // 2 + LFS_SIZE - READ_AT_ONCE
+
+    large.fail("/weights.bin", "short")
+    assert large.run(code.replace("CACHE", "'short'")).split() == ["OSError"]
+    for status in (429, 503):
+        large.reset()
+        large.fail("/resolve/main/weights.bin", status)
+        large.run(code.replace("CACHE", f"'{status}'"))
+        assert len([each for each in large.requests if "/resolve/" in each.path]) > 1
+
+
 def test_run(hub, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import textwrap
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ def error(call, *args, **kwargs):
 
 
 def client(hub, code, **env):
-    return hub.run(PRELUDE + "".join(line.removeprefix("        ") + "\n" for line in code.splitlines()), **env)
+    return hub.run(PRELUDE + textwrap.dedent(code), **env)
 
 
 @pytest.fixture(scope="module")
@@ -213,33 +214,141 @@ def test_weights_of_pytorch_are_exported_on_the_fly(hub):
     assert printed.count("Exporting acme/torch on the fly, for sequence_length 16.") == 1
 
 
-def test_pushing(hub, root):
-    """Both forms of `push_to_hub`, and `save_pretrained`'s, each loaded back."""
-    client(
-        hub,
+@pytest.fixture(scope="module")
+def variants(root):
+    """Repos that keep several kinds of a graph: beside the plain one, alone, and one alone; a rung of each size."""
+    lengths = {"model": 16, "model_quantized": 12, "model_fp16": 8}
+    for name, stems in (("acme/all", lengths), ("acme/two", [*lengths][1:]), ("acme/one", [*lengths][2:])):
+        shutil.copytree(root / "acme" / "plain", root / name)
+        shutil.copy(root / "acme" / "big" / "config.json", root / name)
+        (root / name / "onnx").mkdir()
+        for stem in stems:
+            graph = onnx_models.embedder(2, lengths[stem], width=64)
+            external = {"save_as_external_data": True, "size_threshold": 100, "location": f"{stem}.onnx_data"}
+            onnx.save(graph, root / name / "onnx" / f"{stem}.onnx", **external)
+    return root
+
+
+def test_variants(variants):
+    """The plain graph unless another is asked for; of each only its own files come."""
+    with LocalHub(variants) as hub:
+        client(
+            hub,
+            """
+            from optimum_fixedshape import AutoModelForONNX, ORTModelForFeatureExtraction as Encoder
+            from optimum_fixedshape.repo import peek_ladder
+
+            def lengths(**options):
+                model = Encoder.from_pretrained("acme/all", **options)
+                tokens = AutoTokenizer.from_model("acme/all", **options)("A boat.")["input_ids"]
+                again = AutoTokenizer.from_pretrained("acme/all", **options)("A boat.")["input_ids"]
+                assert model(IDS).token_embeddings.shape[:2] == IDS.shape
+                return {model.contract.sequence_length, len(tokens), len(again)}
+
+            assert lengths(variant="quantized") == {12}
+            """,
+        )
+        asked = {request.path.rpartition("/")[2] for request in hub.requests if "/resolve/" in request.path}
+        assert {"model_quantized.onnx", "model_quantized.onnx_data", "config.json", "tokenizer.json"} <= asked
+        assert not asked & {"model.onnx", "model.onnx_data", "model_fp16.onnx", "model_fp16.onnx_data"}
+        client(
+            hub,
+            """
+            from optimum_fixedshape import AutoModelForONNX, ORTModelForFeatureExtraction as Encoder
+
+            for options, length in (
+                ({}, 16),
+                ({"file_name": "onnx/model_quantized.onnx"}, 12),
+                ({"file_name": "model_fp16.onnx"}, 8),
+                ({"subfolder": "onnx", "file_name": "model_quantized.onnx"}, 12),
+                ({"subfolder": "onnx", "variant": "fp16"}, 8),
+            ):
+                assert Encoder.from_pretrained("acme/all", **options).contract.sequence_length == length
+                assert len(AutoTokenizer.from_model("acme/all", **options)("A boat.")["input_ids"]) == length
+                pipe = pipeline("feature-extraction", model="acme/all", **options)
+                assert pipe.model.contract.sequence_length == length
+                assert len(pipe("A boat.")[0]) == 5
+            pipe = pipeline("feature-extraction", model="acme/all", model_kwargs={"variant": "fp16"})
+            assert pipe.model.contract.sequence_length == 8
+            assert AutoModelForONNX.from_pretrained("acme/all", variant="fp16").contract.sequence_length == 8
+            assert Encoder.from_pretrained("acme/one").contract.sequence_length == 8
+
+            way_out = "choose one with variant= (fp16, quantized), file_name= or subfolder="
+            for load in (Encoder.from_pretrained, AutoTokenizer.from_model):
+                said = error(load, "acme/two")
+                assert said.startswith(f"acme/two holds several graphs; {way_out}. Graphs there: onnx/model_fp16"), said
+                said = error(load, "acme/two", variant="int8")
+                assert said.startswith(f"acme/two holds no graph called model_int8.onnx; {way_out}. Graphs "), said
+            """,
+        )
+
+
+def test_what_the_cache_lacks_is_said(variants):
+    with LocalHub(variants) as hub:
+        client(hub, "Model.from_pretrained('acme/fixed', file_name='model_2x8.onnx')")
+        client(
+            hub,
+            """
+            from huggingface_hub import constants
+            from pathlib import Path
+
+            note = "The Hub was not asked: this is what its cache on this machine holds."
+            said = error(Model.from_pretrained, "acme/fixed")
+            assert "lists model.onnx, which is not there. " + note in said, said
+            Model.from_pretrained("acme/fixed", file_name="model_2x8.onnx")(IDS)
+            (data,) = Path(constants.HF_HUB_CACHE).glob("models--acme--fixed/snapshots/*/model.onnx_data")
+            data.unlink()
+            said = error(Model.from_pretrained, "acme/fixed", file_name="model_2x8.onnx")
+            assert "model.onnx_data" in said, said  # the client of the Hub itself may find it missing
+            said = error(Model.from_pretrained, "acme/all")
+            assert "nor a Hub repo that can be had" in said, said
+            """,
+            HF_HUB_OFFLINE="1",
+        )
+
+
+def test_a_hub_that_is_busy_or_interrupted(root, logits):
+    """What the client of the Hub gives up on is tried once more; what a cut download has left is kept."""
+    with LocalHub(root, lfs=["*.onnx", "*.onnx_data"]) as hub:
+        hub.fail("/api/models/acme/fixed", 429)
+        hub.fail("/model.onnx", 503, 503)
+        hub.fail("/model.onnx_data", "cut")
+        hub.fail("/model_2x8.onnx", "cut")
+        code = """
+            import json, logging
+
+            print(json.dumps(Model.from_pretrained("acme/fixed").run({"input_ids": IDS})["logits"].round(3).tolist()))
         """
-        model = Model.from_pretrained("acme/fixed")
-        before = model(IDS).logits
-        model.save_pretrained("here")
-        AutoTokenizer.from_model(model).save_pretrained("here")
-        url = model.push_to_hub("here", "new/one", private=True)
-        assert "/new/one/" in url, url
-        assert "/new/two/" in model.push_to_hub("new/two", commit_message="Two")
-        assert "/new/three/" in model.push_to_hub(repo_id="new/three")
-        model.save_pretrained("folder", push_to_hub=True, repository_id="new/four")
-        model.save_pretrained("named", push_to_hub=True)
-        for repo in ("new/one", "new/two", "new/three", "new/four", "tester/named"):
-            again = Model.from_pretrained(repo)
-            assert len(again.ladder) == 2
-            assert np.array_equal(again(IDS).logits, before)
-        assert pipeline("text-classification", model="new/one")("No.")[0]["label"]
-        """,
-        HF_TOKEN=hub.token,
-    )
-    assert "new/one" in hub.private
-    assert {path.name for path in (root / "new" / "two").iterdir()} == {
-        *("config.json", "fixedshape_config.json", "model.onnx", "model.onnx_data", "model_2x8.onnx"),
-    }
+        assert json.loads(client(hub, code)) == logits
+        assert not any(hub.faults.values())
+
+
+def test_names_in_a_listing_cannot_leave_the_repo(root, tmp_path):
+    outside = tmp_path / "outside.json"
+    outside.write_text("{}")
+    names = ["../../../outside.json", "/tmp/outside.json", "..\\outside.json", "onnx/../../outside.onnx", "*.json"]
+    shutil.copytree(root / "acme" / "fixed", tmp_path / "hub" / "acme" / "evil")
+    with LocalHub(tmp_path / "hub", foreign={"acme/evil": dict.fromkeys(names, outside)}) as hub:
+        client(hub, "assert Model.from_pretrained('acme/evil')(IDS).logits.shape == (2, 3)")
+        asked = {request.path for request in hub.requests if "outside" in request.path}
+        assert not asked
+        home = tmp_path / "home"
+        client(hub, "Model.from_pretrained('acme/evil')", HF_HOME=str(home))
+        assert not [path for path in tmp_path.rglob("outside*") if path != outside]
+
+
+def test_gated_repos_say_so(root):
+    with LocalHub(root, gated=["acme/fixed"]) as hub:
+        client(
+            hub,
+            """
+            for load in (Model.from_pretrained, AutoTokenizer.from_model):
+                for token in (None, "hf_read"):
+                    said = error(load, "acme/fixed", token=token)
+                    assert said and "Access to model acme/fixed is restricted" in said, said
+            assert Model.from_pretrained("acme/fixed", token="hf_write")(IDS).logits.shape == (2, 3)
+            """,
+        )
 
 
 def test_models_that_write(tmp_path):
@@ -266,3 +375,9 @@ def test_models_that_write(tmp_path):
         hub.reset()
         assert json.loads(client(hub, code, HF_HUB_OFFLINE="1")) == expected
         assert hub.requests == []
+    for stem in ("encoder_model", "decoder_model_merged", "decoder_with_past_model", "decoder_model"):
+        shutil.copy(home / "onnx" / f"{stem}.onnx", home / "onnx" / f"{stem}_q4.onnx")
+    with LocalHub(tmp_path) as hub:
+        assert json.loads(client(hub, code.replace('"acme/bart"', '"acme/bart", variant="q4"'))) == expected
+        graphs = {request.path.rpartition("/")[2] for request in hub.requests if request.path.endswith(".onnx")}
+        assert graphs == {"encoder_model_q4.onnx", "decoder_model_q4.onnx", "decoder_with_past_model_q4.onnx"}

@@ -7,19 +7,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 from optimum_fixedshape.config import FixedShapeConfig, made_folder
 from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.repo import MAIN_GRAPH
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.sessions import check_files
+from optimum_fixedshape.tasks import Task, tasks_called
+
+from .pushing import push_folder
+from .remote_code import write_remote_code
 
 
 class SavingMixin:
     """`save_pretrained` and `push_to_hub`, with the arguments of optimum's models and of transformers'."""
 
+    task: ClassVar[Task | None]
     runtime: Runtime
+    provider: str
     config: Any
     preprocessors: Sequence[Any]
     fixed_shape_config: FixedShapeConfig
@@ -40,6 +46,8 @@ class SavingMixin:
         folder = made_folder(save_directory)
         for part in (self.config, *self.preprocessors):
             part.save_pretrained(folder)
+        if row := self._row():
+            write_remote_code(folder, row)
         self.save_session(folder)
         if push_to_hub:
             kwargs.setdefault("repo_id", kwargs.pop("repository_id", None) or folder.name)
@@ -56,8 +64,8 @@ class SavingMixin:
         names = [path.name for path in rungs]
         if MAIN_GRAPH not in names and len(self.runtime.graphs) == len(rungs):
             names[0] = MAIN_GRAPH
-        for (path, rung), name in zip(rungs.items(), names, strict=True):
-            check_files(path, rung)
+        for path, name in zip(rungs, names, strict=True):
+            check_files(path)
             _copy(path, folder / name)
         for data, name in sorted(
             {(path.parent / name, name) for path, rung in rungs.items() for name in rung.external_data}
@@ -66,6 +74,17 @@ class SavingMixin:
         replace(self.fixed_shape_config, graphs=tuple(names)).save_pretrained(folder)
 
     _save_pretrained = save_session
+
+    def _row(self) -> Task | None:
+        """The row of the task that was saved with the graphs, where this class serves it, else the class's own."""
+        if self.task is None:
+            return None
+        rows = tasks_called(self.fixed_shape_config.task)
+        return next((row for row in rows if row.model == self.task.model), self.task)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
+        """Does nothing: transformers says by it that a repo's code named the class, which saving says anyway."""
 
     def graph_files(self) -> dict[Path, ShapeContract]:
         """Every graph's file with one of its contracts, that which stock optimum loads first."""
@@ -79,9 +98,13 @@ class SavingMixin:
         token: bool | str | None = None,
         *,
         repo_id: str | None = None,
+        check: bool = True,
         **kwargs: Any,
     ) -> str:
-        """Uploads the model and returns the address of the commit.
+        """Uploads the model in one commit, with a model card, and returns the address of the commit.
+
+        The model card states shapes, numbers, what `check_model` says of the graphs, and how to use them. One that a
+        person wrote, in the folder or the repo, stays as it is.
 
         Args:
             save_directory: The folder that was saved before; or, as in transformers, the repo id alone, and the model
@@ -90,23 +113,23 @@ class SavingMixin:
             private: Create it as a private one.
             token: Whose account to use; None takes the saved login.
             repo_id: The same as `repository_id`, under transformers' name for it.
-            **kwargs: Arguments of `HfApi.upload_folder`, such as ``commit_message=`` or ``revision=``.
+            check: Whether to run `check_model` first, on the model's own provider. Graphs that fail are uploaded, and a
+                warning and the model card say so.
+            **kwargs: Arguments of transformers' `push_to_hub` and of `HfApi.upload_folder`, such as ``create_pr=``,
+                ``commit_message=``, ``tags=`` or ``revision=`` (a branch, which is created if need be).
 
         Raises:
             ValueError: There is no repo id.
         """
-        from huggingface_hub import HfApi
-
         repo_id = repo_id or repository_id
         if repo_id is None:
             repo_id, save_directory = str(save_directory or ""), None
         if save_directory is None:
             with TemporaryDirectory() as folder:
                 self.save_pretrained(folder)
-                return self.push_to_hub(folder, repo_id, private, token, **kwargs)
-        api = HfApi(token=token)
-        repo = api.create_repo(repo_id, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo.repo_id, folder_path=str(save_directory), **kwargs))
+                return self.push_to_hub(folder, repo_id, private, token, check=check, **kwargs)
+        known: dict[str, Any] = {"private": private, "token": token, "check": check, "provider": self.provider}
+        return push_folder(save_directory, repo_id, task=self._row(), **known, **kwargs)
 
 
 def _copy(source: Path, target: Path) -> None:

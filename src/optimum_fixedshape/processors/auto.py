@@ -14,7 +14,7 @@ from optimum_fixedshape.tasks import Overflow
 from .audio import FixedShapeFeatureExtractor, default_feature_extractor, fix_feature_extractor
 from .canvas import default_image_processor
 from .combined import CUTTING, ROLES, fix_processor, kinds_of
-from .finding import Source, fixed_ladder, hub_options, plain_processor, source_of
+from .finding import Source, fixed_ladder, plain_processor, source_of, without_graph
 from .image import FixedShapeImageProcessor, fix_image_processor
 from .text import FixedShapeTokenizer, fix_tokenizer
 from .video import FixedShapeVideoProcessor, fix_video_processor
@@ -33,7 +33,8 @@ class AutoTokenizer(transformers.AutoTokenizer):  # type: ignore[misc]
 
         Args:
             model: An ``.onnx`` file, a folder, a Hub repo id, one of our models, an `InferenceSession`, a
-                `ShapeContract` or a `ShapeLadder`.
+                `ShapeContract` or a `ShapeLadder`. Of a folder or repo with several graphs, ``file_name=`` or
+                ``variant=`` says which, as in the models' `from_pretrained`.
             tokenizer: A tokenizer, or the folder or Hub repo to load it from. By default it is looked for beside the
                 graph. One that is given stays as it is.
             overflow: What happens to texts longer than the graph: ``"error"``, ``"truncate"`` or ``"window"``.
@@ -43,7 +44,7 @@ class AutoTokenizer(transformers.AutoTokenizer):  # type: ignore[misc]
             GraphNotFoundError: `model` holds no graph.
             ProcessorError: There is no tokenizer, or `model` is none of the above.
         """
-        source, load = source_of(model, hub_options(kwargs)), transformers.AutoTokenizer.from_pretrained
+        source, load = source_of(model, kwargs), transformers.AutoTokenizer.from_pretrained
         plain = plain_processor("tokenizer", source, tokenizer, load, kwargs, _lacks_words)
         return fix_tokenizer(plain, source.ladder, overflow=overflow)
 
@@ -57,8 +58,10 @@ class AutoTokenizer(transformers.AutoTokenizer):  # type: ignore[misc]
             InvalidModelError: The repo's graph is broken.
         """
         overflow = kwargs.pop("overflow", "error")
-        plain = transformers.AutoTokenizer.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
-        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), ROLES["tokenizer"])
+        plain = transformers.AutoTokenizer.from_pretrained(
+            pretrained_model_name_or_path, *inputs, **without_graph(kwargs)
+        )
+        ladder = fixed_ladder(pretrained_model_name_or_path, kwargs, ROLES["tokenizer"])
         return plain if ladder is None else fix_tokenizer(plain, ladder, overflow=overflow)
 
 
@@ -81,7 +84,7 @@ class AutoImageProcessor(transformers.AutoImageProcessor):  # type: ignore[misc]
             GraphNotFoundError: `model` holds no graph.
             ProcessorError: There is no image processor, or the graph takes no single image.
         """
-        source, load = source_of(model, hub_options(kwargs)), transformers.AutoImageProcessor.from_pretrained
+        source, load = source_of(model, kwargs), transformers.AutoImageProcessor.from_pretrained
         if image_processor is None and source.has_none("image_processor"):
             return fix_image_processor(default_image_processor(source.ladder), source.ladder)
         return fix_image_processor(
@@ -95,8 +98,10 @@ class AutoImageProcessor(transformers.AutoImageProcessor):  # type: ignore[misc]
         Raises:
             InvalidModelError: The repo's graph is broken.
         """
-        plain = transformers.AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
-        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), ROLES["image_processor"])
+        plain = transformers.AutoImageProcessor.from_pretrained(
+            pretrained_model_name_or_path, *inputs, **without_graph(kwargs)
+        )
+        ladder = fixed_ladder(pretrained_model_name_or_path, kwargs, ROLES["image_processor"])
         return plain if ladder is None else fix_image_processor(plain, ladder)
 
 
@@ -122,7 +127,7 @@ class AutoFeatureExtractor(transformers.AutoFeatureExtractor):  # type: ignore[m
             GraphNotFoundError: `model` holds no graph.
             ProcessorError: There is no feature extractor, or the graph takes no sound.
         """
-        source, load = source_of(model, hub_options(kwargs)), transformers.AutoFeatureExtractor.from_pretrained
+        source, load = source_of(model, kwargs), transformers.AutoFeatureExtractor.from_pretrained
         if feature_extractor is None and source.has_none("feature_extractor"):
             plain = default_feature_extractor(source.ladder)
         else:
@@ -139,8 +144,10 @@ class AutoFeatureExtractor(transformers.AutoFeatureExtractor):  # type: ignore[m
             InvalidModelError: The repo's graph is broken.
         """
         overflow = kwargs.pop("overflow", "error")
-        plain = transformers.AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), ROLES["feature_extractor"])
+        plain = transformers.AutoFeatureExtractor.from_pretrained(
+            pretrained_model_name_or_path, **without_graph(kwargs)
+        )
+        ladder = fixed_ladder(pretrained_model_name_or_path, kwargs, ROLES["feature_extractor"])
         return plain if ladder is None else fix_feature_extractor(plain, ladder, overflow=overflow)
 
 
@@ -164,7 +171,7 @@ class AutoVideoProcessor:
             GraphNotFoundError: `model` holds no graph.
             ProcessorError: There is no video processor, or the graph takes no clips.
         """
-        source = source_of(model, hub_options(kwargs))
+        source = source_of(model, kwargs)
         plain = plain_processor("video_processor", source, video_processor, _load_video_processor, kwargs)
         return fix_video_processor(plain, source.ladder)
 
@@ -175,8 +182,8 @@ class AutoVideoProcessor:
         Raises:
             InvalidModelError: The repo's graph is broken.
         """
-        plain = _load_video_processor(pretrained_model_name_or_path, **kwargs)
-        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), ROLES["video_processor"])
+        plain = _load_video_processor(pretrained_model_name_or_path, **without_graph(kwargs))
+        ladder = fixed_ladder(pretrained_model_name_or_path, kwargs, ROLES["video_processor"])
         return plain if ladder is None else fix_video_processor(plain, ladder)
 
 
@@ -196,7 +203,7 @@ class AutoProcessor(transformers.AutoProcessor):  # type: ignore[misc]
         Raises:
             ProcessorError: There is no processor, or nobody knows what the graph takes.
         """
-        source = source_of(model, hub_options(kwargs))
+        source = source_of(model, kwargs)
         kinds = kinds_of(source.ladder.largest)
         if not any(kind in kwargs for kind in kinds) and kinds != ("tokenizer",):
             combination = _combination_of(source, processor, kwargs, is_needed=len(kinds) > 1)
@@ -221,9 +228,9 @@ class AutoProcessor(transformers.AutoProcessor):  # type: ignore[misc]
             InvalidModelError: The repo's graph is broken.
         """
         overflow = kwargs.pop("overflow", "error")
-        plain = transformers.AutoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        plain = transformers.AutoProcessor.from_pretrained(pretrained_model_name_or_path, **without_graph(kwargs))
         roles = tuple(role for roles in ROLES.values() for role in roles)
-        ladder = fixed_ladder(pretrained_model_name_or_path, hub_options(kwargs), roles)
+        ladder = fixed_ladder(pretrained_model_name_or_path, kwargs, roles)
         return plain if ladder is None else fix_processor(plain, ladder, overflow=overflow)
 
 

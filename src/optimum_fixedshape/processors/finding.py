@@ -11,7 +11,7 @@ import onnxruntime
 
 from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError
-from optimum_fixedshape.hub import HubOptions
+from optimum_fixedshape.hub import hub_among
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.repo import peek_ladder
 from optimum_fixedshape.sessions import contract_of_session
@@ -52,8 +52,12 @@ class Source:
         return place is None or (isinstance(place, Path) and not _holds(place, kind))
 
 
-def source_of(model: Any, hub: HubOptions) -> Source:
+def source_of(model: Any, options: Mapping[str, Any]) -> Source:
     """Returns what is known of a file, folder, repo, model, session, contract or ladder.
+
+    Args:
+        model: Any of these.
+        options: Arguments of a `from_pretrained`, among them how to reach the Hub, and which graph is meant.
 
     Raises:
         GraphNotFoundError: There is no graph.
@@ -75,16 +79,15 @@ def source_of(model: Any, hub: HubOptions) -> Source:
             expected="a model with a graph",
             given=type(model).__name__,
         )
-    ladder, path = peek_ladder(model, hub=hub), Path(model)
+    ladder, path = peek_ladder(model, file_name=options.get("file_name"), hub=hub_among(options)), Path(model)
     if path.is_file():
         return Source(ladder, path.parent)
     return Source(ladder, path if path.is_dir() else model)
 
 
-def hub_options(kwargs: Mapping[str, Any]) -> HubOptions:
-    """Returns the arguments of a `from_pretrained` that say how to reach the Hub."""
-    names = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
-    return HubOptions(**{name: kwargs[name] for name in names if kwargs.get(name) is not None})
+def without_graph(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a `from_pretrained` without those that choose a graph, which transformers has not."""
+    return {name: value for name, value in options.items() if name not in ("file_name", "variant")}
 
 
 def plain_processor(
@@ -119,7 +122,8 @@ def plain_processor(
     reason: object = None
     cause = None
     # Of a graph in a subfolder, the processor is there, or with the repo's own files.
-    for options in (kwargs, {**kwargs, "subfolder": ""}):
+    known = without_graph(kwargs)
+    for options in (known, {**known, "subfolder": ""}):
         try:
             processor = load(where, **options)
         except Exception as error:  # transformers raises anything where files are missing
@@ -133,15 +137,21 @@ def plain_processor(
     ) from cause
 
 
-def fixed_ladder(source: Any, hub: HubOptions, roles: tuple[str, ...]) -> ShapeLadder | None:
+def fixed_ladder(source: Any, options: Mapping[str, Any], roles: tuple[str, ...]) -> ShapeLadder | None:
     """Returns the contracts of a repo with one model that fixes the size of any of these roles, or None.
+
+    Args:
+        source: A folder or a Hub repo id.
+        options: As in `source_of`.
+        roles: The roles.
 
     Raises:
         InvalidModelError: The repo's graph is broken.
     """
-    for options in (hub, replace(hub, subfolder="")):
+    hub = hub_among(options)
+    for each in (hub, replace(hub, subfolder="")):
         try:
-            ladder = peek_ladder(source, hub=options)
+            ladder = peek_ladder(source, file_name=options.get("file_name"), hub=each)
         except GraphNotFoundError:
             continue
         return ladder if any(ladder.limit(role) is not None for role in roles) else None

@@ -37,7 +37,7 @@ from .hub import LocalHub
 from .pictures import picture
 
 SQUEEZENET = ONNX_MODELS / "light" / "light_squeezenet.onnx"
-FRAMES = {"config.json", "fixedshape_config.json"}
+FRAMES = {"config.json", "fixedshape_config.json", "fixed_shape.py"}
 TEXT = {"input_ids": "ids", "attention_mask": "real", "token_type_ids": "kinds", "logits": "scores"}
 
 

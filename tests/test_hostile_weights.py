@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from optimum_fixedshape import ORTModelForSequenceClassification, read_contract
+from optimum_fixedshape import ORTModelForSequenceClassification, pin_shapes, read_contract, write_config
 from optimum_fixedshape.errors import GraphNotFoundError, InvalidModelError
 from optimum_fixedshape.graph.loading import load_model
 from optimum_fixedshape.graph.tensors import check_tensors
@@ -340,3 +340,16 @@ def test_saving_takes_nothing_from_outside_along(exported, tmp_path):
     with pytest.raises(InvalidModelError, match="outside its folder"):
         ORTModelForSequenceClassification.from_pretrained(folder)
     assert not list(Path(tmp_path / "saved").glob("*_data"))
+
+
+def test_no_file_from_outside_comes_along_with_a_graph(exported, tmp_path):
+    folder = shutil.copytree(exported("text-classification").folder, tmp_path / "model")
+    (tmp_path / "secret.txt").write_text("nobody is to read this")
+    (folder / "vocab.txt").symlink_to("../secret.txt")
+    for make in (
+        lambda output: pin_shapes(folder, output, {}, progress=False),
+        lambda output: write_config(folder, output=output),
+    ):
+        with pytest.raises(InvalidModelError, match=r"vocab.txt is a link to somewhere else\. If you trust it"):
+            make(tmp_path / "out")
+        assert not list(tmp_path.glob("out/**/vocab.txt"))

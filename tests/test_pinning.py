@@ -72,7 +72,7 @@ def test_every_graph_is_fixed_throughout(ladder):
 def test_the_folder_has_all_that_its_model_needs_and_nothing_else(ladder, dynamic):
     beside = {path.name for path in dynamic.folder.iterdir() if path.suffix != ".onnx"}
     graphs = {"model.onnx", "model_2x8.onnx", WEIGHTS_NAME, "fixedshape_config.json"}
-    assert {path.name for path in ladder.iterdir()} == beside | graphs
+    assert {path.name for path in ladder.iterdir()} == beside | graphs | {"fixed_shape.py"}
     config = config_of(ladder)
     assert (config.graphs, config.shapes) == (("model.onnx", "model_2x8.onnx"), {})
     assert (config.dtype, config.optimized) == (None, False)

@@ -65,6 +65,7 @@ _HOMES = {
     "ORTModelForZeroShotImageClassification": "models.classes:ORTModelForZeroShotImageClassification",
     "ShapeContract": "contract:ShapeContract",
     "ShapeLadder": "ladder:ShapeLadder",
+    "bench_model": "bench:bench_model",
     "check_model": "checking.check:check_model",
     "detect_task": "detecting:detect_task",
     "export_model": "export.folder:export_model",

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from .caches import ENCODER, kind_of
 from .config import FixedShapeConfig, Names, config_with, joined_names, made_folder, read_contracts
@@ -21,16 +20,17 @@ from .errors import (
     ExistingFilesError,
     GraphNotFoundError,
     InvalidInputError,
-    InvalidModelError,
     ShapeMismatchError,
     UnsupportedTaskError,
 )
 from .graph.heads import open_head
+from .graph.loading import load_model
 from .graph.naming import rename_tensors
 from .hub import HubOptions, HubRepo
 from .ladder import entrance
 from .models.auto import identify_model
 from .models.minimal import is_row_an_item, label_facts, labels_of, minimal_config, pipeline_settings
+from .models.remote_code import write_remote_code
 from .processors.files import copy_processors, derive_processors, is_of_processors, pad_token_of
 from .repo import MAIN_GRAPH, fetch_model
 from .sessions import check_files
@@ -164,10 +164,7 @@ class _Bare:
         if not opens and not contract.names:
             shutil.copyfile(path, target)
             return
-        try:
-            model = onnx.load(path, load_external_data=False)
-        except DecodeError as error:
-            raise InvalidModelError(f"{path} is not a valid ONNX model: {error}.", path=str(path)) from error
+        model = load_model(path, with_external=False)
         rename_tensors(model, contract.names)
         if opens:
             open_head(model, "logits")
@@ -179,6 +176,8 @@ class _Bare:
             copy_processors(place, scratch)
         facts = self._facts(contracts, scratch)
         (scratch / _CONFIG).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        if self.row is not None:
+            write_remote_code(scratch, self.row)
         derive_processors(entrance(contracts), self.row, scratch)
 
     def _facts(self, contracts: Sequence[ShapeContract], scratch: Path) -> dict[str, Any]:

@@ -26,7 +26,9 @@ from .sessions import check_files
 MAIN_GRAPH = "model.onnx"
 Sizes = Mapping[str, int | Sequence[int]]
 
-_BESIDE_GRAPHS = (".json", ".txt", ".model", ".jinja", ".py")
+BESIDE_GRAPHS = (".json", ".txt", ".model", ".jinja", ".py")
+"""How the names of configuration and processors end."""
+
 _TORCH_WEIGHTS = re.compile(r"(pytorch_)?model[^/]*\.(safetensors|bin)(\.index\.json)?")
 
 
@@ -213,7 +215,7 @@ def _place(source: str | Path, hub: HubOptions) -> LocalFolder | HubRepo:
 def _fetched(place: LocalFolder | HubRepo, graphs: Sequence[str], hub: HubOptions) -> tuple[Path, list[Path]]:
     """The folder of config and processors, and the graphs' files, with their weights beside them."""
     folders = {PurePosixPath(), PurePosixPath(hub.subfolder), PurePosixPath(graphs[0]).parent}
-    beside = [n for n in place.names if PurePosixPath(n).parent in folders and n.endswith(_BESIDE_GRAPHS)]
+    beside = [n for n in place.names if PurePosixPath(n).parent in folders and n.endswith(BESIDE_GRAPHS)]
     folder = place.fetch([*graphs, *beside])
     paths = [folder / name for name in graphs]
     if weights := {path.parent / name for path in paths for name in read_contract(path).external_data}:

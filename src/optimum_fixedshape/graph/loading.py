@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
 from optimum_fixedshape.errors import InvalidModelError
@@ -33,12 +33,16 @@ _SHARE_AN_ENTRY: Final = (
 )
 
 
-def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+def load_model(path: str | os.PathLike[str], *, with_external: bool = True) -> onnx.ModelProto:
     """Returns the model at `path` with all its weights inside, wherever it kept them.
 
     Every tensor is checked against the bytes that are there before any is read, so that memory is bounded by the size
     of the files, and the graph holds together: see `find_flaw`. Symbolic links of the Hub's cache are followed, which
     ``onnx.load`` refuses to do.
+
+    Args:
+        path: The file.
+        with_external: False leaves weights in files of their own where they are.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -64,7 +68,10 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     if flaw := find_flaw(model):
         raise _damaged(path, flaw)
     for tensor in tensors:
-        _fill(tensor, path) if tensor.data_location == TensorProto.EXTERNAL else _check_count(tensor, path)
+        if tensor.data_location != TensorProto.EXTERNAL:
+            _check_count(tensor, path)
+        elif with_external:
+            _fill(tensor, path)
     return model
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from tqdm.auto import tqdm
 
@@ -25,22 +25,20 @@ from optimum_fixedshape.graph.pin import pin_as
 from optimum_fixedshape.graph.staging import Staging
 from optimum_fixedshape.graph.weights import WEIGHTS_NAME, save_rungs
 from optimum_fixedshape.hub import HubOptions
-from optimum_fixedshape.repo import Roles, Sizes
+from optimum_fixedshape.models.remote_code import write_remote_code
+from optimum_fixedshape.processors.files import copy_files
+from optimum_fixedshape.repo import BESIDE_GRAPHS, Roles, Sizes
 from optimum_fixedshape.sessions import SessionPool
-from optimum_fixedshape.tasks import task_of_architectures
+from optimum_fixedshape.tasks import Task, task_of_architectures, tasks_called
 
 from .changes import Change, changed_model, key_of, prepared_model
 from .measures import check_rows, measured_facts
 from .plans import Plan, Source, source_of
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
 
 STAGING_NAME = ".pinning"
 _CONFIGS: Final = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
-_COPIED: Final = (".json", ".txt", ".model", ".jinja", ".py")
 _OF_OTHER_WEIGHTS: Final = (".safetensors.index.json", ".bin.index.json")
 
 
@@ -174,17 +172,17 @@ def _move_in(folder: Path, source: Source, staging: Staging, change: Change) -> 
     shutil.rmtree(ready, ignore_errors=True)
     made = ((f"{name}.graph", model) for name, model in staging.models(names))
     saved = save_rungs(made, folder=ready)
-    architectures = change.config.get("architectures") or []
-    task = source.config.task or getattr(task_of_architectures(architectures), "name", None)
+    row = _row_of(source.config, change)
     facts = {name: staging.facts(name) for name in names}
     config = replace(
         source.config,
         graphs=names,
-        task=task,
+        task=row.name if row else source.config.task,
         shapes={},
         difference={name: each["difference"] for name, each in facts.items() if "difference" in each},
         dtype=change.dtype or source.config.dtype,
         optimized=change.optimize or source.config.optimized,
+        original=source.config.original or source.repo,
     )
     config.save_pretrained(ready)
     for name in {*_graphs_in(folder), *names}:
@@ -192,10 +190,19 @@ def _move_in(folder: Path, source: Source, staging: Staging, change: Change) -> 
     if saved.weights:
         os.replace(saved.weights, folder / WEIGHTS_NAME)
     _copy_processors(source.folder, folder)
+    if row and (folder / "config.json").is_file():
+        write_remote_code(folder, row)
     os.replace(ready / CONFIG_NAME, folder / CONFIG_NAME)
     for name in reversed(names):
         os.replace(ready / f"{name}.graph", folder / name)
     staging.close()
+
+
+def _row_of(config: FixedShapeConfig, change: Change) -> Task | None:
+    """The row of the task that was saved with the graphs, or that the original's class tells."""
+    told = task_of_architectures(change.config.get("architectures") or [])
+    rows = tasks_called(config.task)
+    return next((row for row in rows if told and row.model == told.model), rows[0] if rows else told)
 
 
 def _graphs_in(folder: Path) -> tuple[str, ...]:
@@ -210,7 +217,8 @@ def _copy_processors(source: Path, folder: Path) -> None:
     """Copies what stands beside the graphs of a model; beside a bare graph, anything may."""
     if not any((source / name).is_file() for name in _CONFIGS):
         return
-    for file in sorted(source.iterdir()):
-        is_beside = file.name.endswith(_COPIED) and not file.name.endswith(_OF_OTHER_WEIGHTS)
-        if file.is_file() and is_beside and file.name != CONFIG_NAME:
-            shutil.copyfile(file, folder / file.name)
+    copy_files(source, folder, _is_copied)
+
+
+def _is_copied(name: str) -> bool:
+    return name.endswith(BESIDE_GRAPHS) and not name.endswith(_OF_OTHER_WEIGHTS) and name != CONFIG_NAME

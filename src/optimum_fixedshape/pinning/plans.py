@@ -50,12 +50,14 @@ class Source:
         folder: The folder of configuration and processors.
         config: What is known of the graphs.
         plans: The graphs to be made.
+        repo: The Hub repo that they come from, or None for files on this machine.
         keep: What has to live as long as they are read.
     """
 
     folder: Path
     config: FixedShapeConfig
     plans: tuple[Plan, ...]
+    repo: str | None
     keep: Any = None
 
 
@@ -78,6 +80,7 @@ def source_of(
         InvalidModelError: A file is broken.
     """
     folder, paths, saved = fetch_model(model, file_name, hub)
+    repo = None if Path(model).exists() else str(model)
     config = config_with(saved, paths, shapes=sizes_of(shapes), roles=roles, names=names)
     contracts = read_contracts(paths, config, told=names)
     if _writes(contracts, config):
@@ -85,9 +88,9 @@ def source_of(
         plans = tuple(_plans_of_parts(parts))
         for plan in plans:
             _check_complete(plan)
-        return Source(parts.folder, parts.config, plans, parts.scratch)
+        return Source(parts.folder, parts.config, plans, repo, parts.scratch)
     plans = tuple(_plans_of(list(zip(paths, contracts, strict=True)), sizes_of(config.shapes)))
-    return Source(folder, config, plans)
+    return Source(folder, config, plans, repo)
 
 
 def _check_complete(plan: Plan) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
 from optimum_fixedshape.contract import SAMPLES, ShapeContract
-from optimum_fixedshape.errors import warn
+from optimum_fixedshape.errors import InvalidModelError, warn
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.tasks import Task
 
@@ -31,10 +32,31 @@ def is_of_processors(name: str) -> bool:
 
 
 def copy_processors(source: Path, folder: Path) -> None:
-    """Copies the files of all processors of one folder to another."""
-    for file in source.iterdir():
-        if file.is_file() and is_of_processors(file.name):
-            shutil.copyfile(file, folder / file.name)
+    """Copies the files of all processors of one folder to another; see `copy_files`."""
+    copy_files(source, folder, is_of_processors)
+
+
+def copy_files(source: Path, folder: Path, is_wanted: Callable[[str], bool]) -> None:
+    """Copies the files at the top of one folder to another.
+
+    Args:
+        source: A folder on this machine, also one of the Hub's cache.
+        folder: Where they go.
+        is_wanted: Tells by a file's name.
+
+    Raises:
+        InvalidModelError: A file is a link that leads out of its folder, so that anything could be copied.
+    """
+    real = source.resolve()
+    blobs = [parent.parent / "blobs" for parent in real.parents if parent.name == "snapshots"]
+    for file in sorted(source.iterdir()):
+        if not (file.is_file() and is_wanted(file.name)):
+            continue
+        if not any(file.resolve().is_relative_to(home) for home in (real, *blobs)):
+            raise InvalidModelError(
+                f"{file} is a link to somewhere else. If you trust it, put the file itself there.", path=str(file)
+            )
+        shutil.copyfile(file, folder / file.name)
 
 
 def derive_processors(ladder: ShapeLadder, row: Task | None, folder: Path) -> None:

@@ -152,12 +152,13 @@ class _Bare:
         config = replace(self.config, graphs=tuple(written), names={}, roles=roles)
         contracts = read_contracts([scratch / name for name in written], config)
         self._write(scratch, contracts)
+        if self.row is not None:
+            write_remote_code(scratch, self.row)
         config.save_pretrained(scratch)
         return {file: folder / file.relative_to(scratch) for file in sorted(scratch.rglob("*")) if file.is_file()}
 
     def _copy_graph(self, path: Path, contract: ShapeContract, target: Path) -> None:
-        check_files(path)
-        for name in contract.external_data:
+        for name in check_files(path):
             (target.parent / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path.parent / name, target.parent / name)
         opens = is_row_an_item(self.row) and "logits" in contract.output_names
@@ -176,8 +177,6 @@ class _Bare:
             copy_processors(place, scratch)
         facts = self._facts(contracts, scratch)
         (scratch / _CONFIG).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        if self.row is not None:
-            write_remote_code(scratch, self.row)
         derive_processors(entrance(contracts), self.row, scratch)
 
     def _facts(self, contracts: Sequence[ShapeContract], scratch: Path) -> dict[str, Any]:

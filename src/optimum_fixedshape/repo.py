@@ -19,6 +19,7 @@ from .contract import ShapeContract
 from .errors import GraphNotFoundError, ShapeMismatchError
 from .graph.names import MERGED, WITH_PAST, is_variant, stem_of, variant_of, variants_among
 from .graph.reader import read_contract
+from .graph.tensors import list_files
 from .hub import HubOptions, HubRepo
 from .ladder import ShapeLadder, entrance
 from .sessions import check_files
@@ -218,9 +219,11 @@ def _fetched(place: LocalFolder | HubRepo, graphs: Sequence[str], hub: HubOption
     beside = [n for n in place.names if PurePosixPath(n).parent in folders and n.endswith(BESIDE_GRAPHS)]
     folder = place.fetch([*graphs, *beside])
     paths = [folder / name for name in graphs]
-    if weights := {path.parent / name for path in paths for name in read_contract(path).external_data}:
+    if isinstance(place, HubRepo):
+        weights = {path.parent / name for path in paths for name in list_files(path)}
         names = sorted(path.relative_to(folder).as_posix() for path in weights)
-        place.fetch(names)
+        if names:
+            place.fetch(names)
         if place.note and (missing := [name for name in names if not (folder / name).is_file()]):
             raise GraphNotFoundError(
                 f"The weights in {', '.join(missing)} are not there.{place.note}",

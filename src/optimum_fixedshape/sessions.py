@@ -105,8 +105,8 @@ class SessionPool:
             raise InvalidModelError(f"onnxruntime cannot open {path}: {error}", path=str(path)) from error
 
 
-def check_files(path: Path) -> None:
-    """Raises an error if the graph at `path` is not there, or its weights are missing, cut short or outside its folder.
+def check_files(path: Path) -> tuple[str, ...]:
+    """Returns the files that hold weights of the graph at `path`, relative to its folder, all of which may be read.
 
     Raises:
         GraphNotFoundError: A file is missing.
@@ -114,7 +114,7 @@ def check_files(path: Path) -> None:
     """
     if not path.is_file():
         raise GraphNotFoundError(f"There is no file {path} to open the graph from.", source=str(path))
-    check_tensors(path)
+    return tuple(sorted({place.file.relative_to(path.parent).as_posix() for place in check_tensors(path)}))
 
 
 def contract_of_session(session: ort.InferenceSession) -> ShapeContract:

@@ -25,6 +25,9 @@ MOST_INTEGERS, MOST_FLOATS = 2**14, 64
 INTEGERS: Final = frozenset({TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL})
 _FLOATS: Final = frozenset({TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE})
 
+_NUMBER_BY_NUMBER: Final = frozenset({"Binarizer", "Imputer", "LabelEncoder", "Normalizer", "Scaler"})
+"""Operators of ai.onnx.ml that give what they take, in the same shape, which no library states."""
+
 # What gives the same bits on every machine. Logarithms, powers and sines do not, and one that is an ulp off may fall
 # into another bucket of relative positions.
 _EXACT: Final = frozenset(
@@ -110,6 +113,9 @@ def infer_by_session(
     for name in filter(None, node.output):
         dtype, shape, rank = _DTYPES.get(outputs[name].type), outputs[name].shape, outputs[_RANK + name].shape
         if dtype and rank == [len(shape)] and all(isinstance(size, int) for size in shape):
+            found[name] = helper.make_tensor_type_proto(dtype, shape)
+        elif dtype and node.domain == "ai.onnx.ml" and node.op_type in _NUMBER_BY_NUMBER:
+            shape = [dim.dim_value for dim in types[node.input[0]].tensor_type.shape.dim]
             found[name] = helper.make_tensor_type_proto(dtype, shape)
     return found, ""
 

@@ -103,6 +103,22 @@ def check_tensors(path: str | os.PathLike[str]) -> tuple[Place, ...]:
     return tuple(places)
 
 
+def list_files(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Returns the files in which the graph at `path` keeps tensors, relative to its folder, be they there or not.
+
+    Unlike `ShapeContract.external_data`, these are the files of subgraphs, functions and attributes as well.
+
+    Raises:
+        FileNotFoundError: There is no such graph.
+        InvalidModelError: The file is damaged, or names one outside its folder.
+    """
+    with open_header(path) as header:
+        found = {location for span in _tensors(header, header.whole) for location in _locations(header, span)}
+    if outside := [location for location in found if not is_beside(location)]:
+        raise _outside(Path(path), outside[0])
+    return tuple(sorted(found))
+
+
 def size_of(dims: Iterable[int], data_type: int) -> int:
     """Returns how many bytes a tensor takes, or 0 for types that have no size."""
     return -(-math.prod(dims) * _BITS.get(data_type, 0) // 8)
@@ -198,6 +214,18 @@ def _checked(header: Header, within: Span, path: Path) -> Place | None:
     return None
 
 
+def _locations(header: Header, within: Span) -> list[str]:
+    """The file that holds the tensor, or nothing if it is in the graph."""
+    external: list[Span] = []
+    stored = 0
+    for name, value in header.fields(within, _TENSOR):
+        if name == "external_data":
+            external.append(value)
+        elif name == "data_location":
+            stored = value
+    return [_entries(header, external).get("location", "")] if stored == EXTERNAL else []
+
+
 def _elements(header: Header, within: Span, dims: tuple[int, ...]) -> int:
     if len(dims) > _MOST_AXES or min(dims, default=0) < 0 or math.prod(size or 1 for size in dims) > _MOST_BYTES:
         raise header.invalid(within.start, f"at most {_MOST_AXES} sizes that make sense", str(list(dims))[:200])
@@ -231,11 +259,7 @@ def _number(text: str | None, default: int) -> int | None:
 def _file_at(path: Path, location: str) -> Path:
     file = path.parent / location
     if not is_beside(location) or not _is_at_home(file, path):
-        raise InvalidModelError(
-            f"{path} keeps weights in {location[:200]!r}, which is outside its folder. Expected a file of the folder "
-            "that is no link to somewhere else. If you trust it, put the file itself there.",
-            path=str(path),
-        )
+        raise _outside(path, location)
     if not os.path.isfile(file):  # which says no where a name is too long, too
         raise GraphNotFoundError(
             f"{path} keeps its weights in {location}, and the folder {path.parent} does not have it.",
@@ -243,6 +267,14 @@ def _file_at(path: Path, location: str) -> Path:
             found=(path.name,),
         )
     return file
+
+
+def _outside(path: Path, location: str) -> InvalidModelError:
+    return InvalidModelError(
+        f"{path} keeps weights in {location[:200]!r}, which is outside its folder. Expected a file of the folder "
+        "that is no link to somewhere else. If you trust it, put the file itself there.",
+        path=str(path),
+    )
 
 
 def _is_at_home(file: Path, path: Path) -> bool:

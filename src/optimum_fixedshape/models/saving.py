@@ -64,13 +64,9 @@ class SavingMixin:
         names = [path.name for path in rungs]
         if MAIN_GRAPH not in names and len(self.runtime.graphs) == len(rungs):
             names[0] = MAIN_GRAPH
-        for path, name in zip(rungs, names, strict=True):
-            check_files(path)
-            _copy(path, folder / name)
-        for data, name in sorted(
-            {(path.parent / name, name) for path, rung in rungs.items() for name in rung.external_data}
-        ):
-            _copy(data, folder / name)
+        weights = sorted({(path.parent / name, name) for path in rungs for name in check_files(path)})
+        for source, name in (*zip(rungs, names, strict=True), *weights):
+            _copy(source, folder / name)
         replace(self.fixed_shape_config, graphs=tuple(names)).save_pretrained(folder)
 
     _save_pretrained = save_session

@@ -77,6 +77,7 @@ def dynamic(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tiny.Pa
     folder = (base if worker_id == "master" else base.parent) / "dynamic"
     original = copy.deepcopy(tiny.original("bert", "feature-extraction"))
     original.config.output_hidden_states = True
+    original.config.architectures = [type(original).__name__]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").is_file():

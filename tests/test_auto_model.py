@@ -67,6 +67,12 @@ def test_the_architecture_tells_the_class_where_a_task_is_not_saved(exported, tm
     model = AutoModelForONNX.from_pretrained(tmp_path)
     assert type(model) is type(AutoModelForONNX.from_pretrained(pair.folder))
     assert type(AutoModelForONNX.from_pretrained(graph)) is type(model)
+    (tmp_path / "config.json").unlink()
+    config = transformers.AutoConfig.from_pretrained(pair.folder)
+    by_config = AutoModelForONNX.from_pretrained(graph, config), AutoModelForONNX.from_pretrained(graph, config=config)
+    for given in (*by_config, AutoModelForONNX.from_pretrained(graph, str(pair.folder))):
+        assert type(given) is type(model)
+        assert (given.detection, given.config.architectures) == (None, config.architectures)
 
 
 @pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)

@@ -219,7 +219,8 @@ def test_labels_come_in_several_forms(graph, tmp_path, kind):
     ("labels", "error", "message"),
     [
         (["a", "b"], ShapeMismatchError, "labels= names 2 labels, and the graph has 3: logits: float32[2, 3, 1, 1]."),
-        ({0: "a", 2: "b", 3: "c"}, ShapeMismatchError, "labels= must name the labels 0 to 2, got [0, 2, 3]."),
+        ({"a": 0, "b": 1, "c": 2}, ShapeMismatchError, "labels= must map the numbers 0 to 2 to labels, got a, b, c."),
+        ({0: "a", 2: "b", 3: "c"}, ShapeMismatchError, "labels= must map the numbers 0 to 2 to labels, got 0, 2, 3."),
         ("nowhere.txt", InvalidInputError, "a text file with one label on each line; nowhere.txt cannot be read"),
     ],
 )

@@ -12,6 +12,8 @@ import pytest
 from optimum_fixedshape.checking.check import LINES, check_model
 from optimum_fixedshape.checking.report import Verdict
 from optimum_fixedshape.checking.slots import name_wrong_slot
+from optimum_fixedshape.contract import PAST, TOTAL
+from optimum_fixedshape.graph.pin import pin_graph
 
 from . import broken, onnx_models, stock
 
@@ -203,6 +205,19 @@ def test_decoders_that_count_slots_are_told_what_that_means(tmp_path):
     assert report.ok, str(report)
     assert report.line("cache").verdict is Verdict.WARNING
     assert report.line("cache").summary.startswith("The decoder takes no positions and counts slots, empty ones too")
+
+
+@pytest.mark.parametrize("new", [1, 4])
+def test_decoders_of_fixed_caches_that_count_slots_are_told_as_far_as_they_can(new, tmp_path):
+    folder = broken.folder(stock.graphs("gpt2"), tmp_path / "counting", broken.counting_slots(MASK, IDS))
+    sizes = {"batch_size": 2, "sequence_length": new, PAST: 8, TOTAL: 8 + new}
+    onnx.save(pin_graph(onnx.load(folder / "model.onnx"), sizes), folder / "model.onnx")
+    line = check_model(folder).line("cache")
+    if new > 1:
+        assert line.summary == "Tokens one by one give other answers than all at once."
+    else:
+        assert (line.verdict, line.evidence[0]) == (Verdict.WARNING, "model.onnx: 8 slots")
+        assert line.summary.startswith("The decoder takes no positions, and its cache has a fixed length: it cannot be")
 
 
 def test_graphs_of_other_weights_are_caught(exported):

@@ -139,6 +139,9 @@ def test_the_help_tells_the_commands_and_the_exit_codes(capfd):
         (["inspect", "nowhere/at/all.onnx"], "nowhere/at/all.onnx"),
         (["inspect", __file__], "test_cli.py"),
         (["inspect", "{empty}"], "no graph called model.onnx"),
+        (["run", "{folder}", "{empty}"], "is a folder. Name its files"),
+        (["run", "{folder}", "{text}", "--output", "{text}"], "its answers need a file of their own"),
+        (["run", "{folder}", "{text}", "--set", "overflow=cut"], "overflow must be 'error', 'truncate' or 'window'"),
         (["run", "{folder}", "nothing.txt"], "There is no file nothing.txt"),
         (["run", "{folder}", "{text}", "--task", "text-clasification"], "text-clasification"),
         (["run", "{folder}", "{text}", "--shape", "sequence_length=12"], "sequence_length is baked into the graph"),
@@ -155,6 +158,7 @@ def test_a_mistake_is_one_line_and_exit_code_3(args, message, folder, tmp_path, 
     assert done.err.startswith("error: ")
     assert len(done.err.splitlines()) == 1
     assert message.format(**places) in done.err
+    assert places["text"].read_text() == "A text.\n"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +167,9 @@ def test_a_mistake_is_one_line_and_exit_code_3(args, message, folder, tmp_path, 
         (["explode"], "explode"),
         (["run", "model", "--shape", "batch_size"], "KEY=SIZES"),
         (["run", "model", "{text}", "--provider", "NoProvider"], "CPUExecutionProvider"),
-        (["export", "model", "out", "--shape", "batch_size=0"], "numbers of 1 or more"),
+        (["export", "model", "out", "--shape", "batch_size=0"], "--shape: batch_size=0: sizes are numbers"),
+        (["pin", "model", "out", "--shape", "batch_size=1", "--shape", "batch_size=2"], "batch_size has 1 and 2"),
+        (["run", "model", "{text}", "--set", "device=cuda"], "device: this is said by the command's own arguments"),
         (["export", "model", "out", "--set", "top_k=1"], "--with-inference"),
         (["pin", "model", "out"], "Say which sizes"),
         (["bench", "model", "--rounds", "0"], "--rounds"),

@@ -180,6 +180,11 @@ ONLY_SIZES = {
         {"logits_per_image": ["i", "t"], "logits_per_text": ["t", "i"]},
         "zero-shot-image-classification",
     ),
+    "texts for spectrograms, which look like images of one channel": (
+        {"a": (INT, [3, 8]), "b": [2, 1, 1001, 64]},
+        {"c": [2, 3], "d": [3, 2], "e": [3, 512], "f": [2, 512]},
+        "zero-shot-audio-classification",
+    ),
 }
 
 

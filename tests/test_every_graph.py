@@ -69,7 +69,7 @@ CASES: Mapping[str, Case] = {
 _OURS = {"ours-image": "vit", "ours-speech": "wav2vec2", "ours-towers": "clip"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def source(request, name):
     """The file or the folder of the model called `name`."""
     if name == "ours-text":
@@ -85,16 +85,25 @@ def graphs_of(source):
     return [source] if source.is_file() else sorted(source.glob("*.onnx"))
 
 
-def run(path, contract):
-    """The arrays that were made for a graph, and what its session gives for them."""
+def run(path):
+    """What was made for the inputs of a graph, by their own names, and what its session gives for them."""
+    contract = read_contract(path)
     arrays = generate_inputs(contract)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return arrays, session.run(None, {spec.session_name: arrays[spec.name] for spec in contract.inputs})
+    feed = {spec.session_name: arrays[spec.name] for spec in contract.inputs}
+    return feed, session.run(None, feed)
 
 
-every = pytest.mark.parametrize("name", list(CASES))
+@pytest.fixture(scope="module")
+def answers(source):
+    """What `run` gives for each graph; some take seconds to open."""
+    return {path: run(path) for path in graphs_of(source)}
+
+
+# All that is done with a model comes in a row, while its answers are at hand.
+every = pytest.mark.parametrize("name", list(CASES), scope="module")
 
 
 def test_all_are_there():
@@ -133,12 +142,10 @@ def likeliest(guesses):
 
 
 @every
-def test_run_with_generated_inputs(name, source):
-    for path in graphs_of(source):
-        contract = read_contract(path)
-        _, outputs = run(path, contract)
+def test_run_with_generated_inputs(name, answers):
+    for path, (_, outputs) in answers.items():
         floats = [array for array in outputs if isinstance(array, np.ndarray) and array.dtype.kind == "f"]
-        assert len(outputs) == len(contract.outputs)
+        assert len(outputs) == len(read_contract(path).outputs)
         assert all(np.isfinite(array).all() for array in floats)
 
 
@@ -155,9 +162,8 @@ def test_pin(name, source, tmp_path):
     pinned = graphs_of(folder)
     assert pinned
     for path in pinned:
-        contract = read_contract(path)
-        assert contract.is_fixed
-        run(path, contract)
+        assert read_contract(path).is_fixed
+        run(path)
 
 
 @every
@@ -169,7 +175,7 @@ def test_check(name, source):
 
 
 @every
-def test_model(name, source):
+def test_model(name, source, answers):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says what it guessed
         model = AutoModelForONNX.from_pretrained(source)
@@ -180,8 +186,8 @@ def test_model(name, source):
         prompt = {key: torch.from_numpy(arrays[key]) for key in PROMPTS & arrays.keys()}
         assert model.generate(**prompt, max_new_tokens=3, do_sample=False).shape[0] == 2
     else:
-        arrays, outputs = run(model.path, model.contract)
-        found = model(**arrays)
+        feed, outputs = answers[Path(model.path)]
+        found = model(**{spec.name: feed[spec.session_name] for spec in model.contract.inputs})
         for expected, got in zip(outputs, found.values(), strict=True):
             if isinstance(expected, np.ndarray):
                 # two light models leave the axes of their pictures behind, of size 1

@@ -64,6 +64,7 @@ def test_the_default_is_no_longer_than_the_model():
         ({"batch_size": 8}, "shapes= needs sequence_length, an int or a list of ints"),
         ({"sequence_length": 0}, "sequence_length must be a size of 1 or more, or a list of such sizes, got 0"),
         ({"sequence_length": []}, "sequence_length must be a size"),
+        ({"sequence_length": True}, "sequence_length must be a size of 1 or more, .* got True"),
         ({"sequence_length": 8, "batch_size": "2"}, "batch_size must be a size of 1 or more, .* got '2'"),
         (
             {"sequence_length": [8, 513]},
@@ -141,6 +142,11 @@ def test_tasks_that_do_not_fit(tmp_path):
     with pytest.raises(UnsupportedTaskError, match=r"Own gives last_hidden_state, pooler_output, and .* needs logits"):
         export_model(own, tmp_path, task="text-classification", shapes=LADDER, progress=False)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(UnsupportedTaskError):
+        export_model(head, tmp_path / "new", task="fill-mask", shapes=LADDER)
+    with pytest.raises(NotADirectoryError, match=r"test_export.py is a file, .* For a graph there is pin_shapes"):
+        export_model(__file__, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 # What is written

@@ -243,6 +243,17 @@ def test_of_ids_kinds_and_masks_with_odd_names_each_is_told(tmp_path):
     assert feeds["a"].max() > 1 >= feeds["b"].max()
 
 
+@pytest.mark.parametrize("name", ["input_ids", "decoder_input_ids", "input_word_ids"])
+@pytest.mark.parametrize("mask", ["attention_mask", "mask_ids", "input_mask:0"])
+def test_ids_are_never_taken_for_a_mask_nor_masks_for_ids(name, mask):
+    names = (name, mask, "input_type_ids")
+    model = build([], [value(each, INT, [3, 6]) for each in names], [value("y", INT, [3, 6])])
+    feeds = generate_inputs(read_contract(io.BytesIO(model.SerializeToString())))
+    real = feeds[mask].astype(bool)
+    assert (feeds[name] > 1).tolist() == real.tolist()
+    assert set(feeds[mask].flat) == set(feeds["input_type_ids"].flat) == {0, 1}
+
+
 def test_without_a_file_ids_are_small():
     feeds = generate_inputs(read_contract(io.BytesIO(embedder(3, 200).SerializeToString())))
     assert 50 < feeds["input_ids"].max() < 100

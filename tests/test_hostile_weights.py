@@ -14,10 +14,11 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from optimum_fixedshape import ORTModelForSequenceClassification, pin_shapes, read_contract, write_config
 from optimum_fixedshape.errors import GraphNotFoundError, InvalidModelError
 from optimum_fixedshape.graph.loading import load_model
-from optimum_fixedshape.graph.tensors import check_tensors
+from optimum_fixedshape.graph.tensors import check_tensors, list_files
 from optimum_fixedshape.sessions import SessionPool
 
 from .graphs import LENGTH, MIB, message, nested_sequences, tag, varint
+from .hub import LocalHub
 
 DATA = np.arange(4, dtype=np.float32)
 SECRET = "the secret of the folder above"
@@ -174,7 +175,7 @@ def test_a_tensor_that_lies_is_refused_wherever_it_stands(tensor, problem, place
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "C:\\w.bin", "a/../../secret.bin", "", "a\0b"])
 def test_names_that_lead_outside_are_refused_wherever_they_stand(location, place, folder):
     path = saved(place(external(location)), folder)
-    for refuse in (check_tensors, load_model):
+    for refuse in (check_tensors, load_model, list_files):
         with pytest.raises(InvalidModelError, match=r"outside its folder|inside the model's folder"):
             refuse(path)
 
@@ -194,6 +195,35 @@ def test_honest_tensors_come_inside_wherever_they_stand(entries, place, folder):
     inside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], raw_data=DATA.tobytes())
     inside.data_location = TensorProto.DEFAULT
     assert load_model(path) == place(inside)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_files_are_found_wherever_they_are_named_and_come_along(place, folder, tmp_path):
+    path = saved(place(external("data/w.bin")), folder)
+    assert list_files(path) == ("data/w.bin",)
+    (folder / "data").mkdir()
+    (folder / "w.bin").rename(folder / "data" / "w.bin")
+    output = write_config(path, output=tmp_path / "out")
+    assert (output / "data" / "w.bin").read_bytes() == DATA.tobytes()
+
+
+def test_files_that_only_a_branch_names_are_downloaded_and_saved(tmp_path):
+    """To a folder of their own: onnxruntime follows no link of the Hub's cache from inside a branch."""
+    home = tmp_path / "hub" / "acme" / "branches"
+    home.mkdir(parents=True)
+    saved(in_a_branch(external()), home)
+    (home / "w.bin").write_bytes(DATA.tobytes())
+    (home / "config.json").write_text('{"model_type": "bert"}')
+    with LocalHub(tmp_path / "hub") as hub:
+        printed = hub.run("""
+            import numpy as np
+            from optimum_fixedshape import ORTModelForCustomTasks, write_config
+            model = ORTModelForCustomTasks.from_pretrained(write_config("acme/branches", output="whole"))
+            model.save_pretrained("saved")
+            for each in (model, ORTModelForCustomTasks.from_pretrained("saved")):
+                print(each.run({"x": np.zeros(4, np.float32)})["y"].tolist())
+        """)
+    assert printed.splitlines() == [str(DATA.tolist())] * 2
 
 
 def test_every_way_to_store_numbers_is_read(tmp_path):
@@ -345,6 +375,7 @@ def test_saving_takes_nothing_from_outside_along(exported, tmp_path):
 def test_no_file_from_outside_comes_along_with_a_graph(exported, tmp_path):
     folder = shutil.copytree(exported("text-classification").folder, tmp_path / "model")
     (tmp_path / "secret.txt").write_text("nobody is to read this")
+    (folder / "vocab.txt").unlink(missing_ok=True)  # which tokenizers of transformers 4 save
     (folder / "vocab.txt").symlink_to("../secret.txt")
     for make in (
         lambda output: pin_shapes(folder, output, {}, progress=False),

@@ -57,6 +57,9 @@ OURS = {
     "file_name": None,
     "shapes": None,
     "roles": None,
+    "input_names": None,
+    "output_names": None,
+    "variant": None,
 }  # None: the Hub's default
 
 SENTENCES = ["The tram was late.", "Her grandmother's recipe calls for patience and pears.", "No."]

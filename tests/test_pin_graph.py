@@ -236,6 +236,9 @@ def test_a_table_that_given_positions_are_looked_up_in_is_named(dynamic):
     model = onnx.load(dynamic.folder / "model.onnx")
     with pytest.raises(ShapeMismatchError, match=f"Gather node .* table has {most} positions, and a row may have"):
         pin_graph(model, {"batch_size": 1, "sequence_length": most + 1})
+    with pytest.raises(ShapeMismatchError) as caught:
+        pin_graph(model, {"batch_size": 2, "sequence_length": most + 1})
+    assert {"batch_size": 1} not in caught.value.works
 
 
 # ---- what cannot be fixed
@@ -280,9 +283,15 @@ def test_what_nothing_needs_is_not_looked_at():
     assert ops(pin_graph(model, {"n": 3})) == ["Relu"]
 
 
-def test_a_sequence_of_maps_is_refused():
-    with pytest.raises(FixedShapeError, match="cannot be fixed"):
-        pin_graph(onnx.load(ORT_MODELS / "logreg_iris.onnx"), {})
+def test_a_sequence_of_maps_is_refused_and_what_is_before_it_is_not():
+    model = onnx.load(ORT_MODELS / "logreg_iris.onnx")
+    with pytest.raises(FixedShapeError, match=r"ZipMap node 'ZipMap' has no fixed shape, because it gives a sequence"):
+        pin_graph(model, {})
+    model.graph.output.pop()
+    model.graph.output.append(value("probability_tensor_normalized", FLOAT, ["n", "labels"]))
+    pinned = pin_graph(model, {})
+    assert ops(pinned) == ["LinearClassifier", "Normalizer"]
+    assert [shape_of(pinned, place) for place in (0, 1)] == [[3], [3, 3]]
 
 
 # ---- what is folded

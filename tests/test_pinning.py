@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 import optimum_fixedshape as fixedshape
 from optimum_fixedshape import ORTModelForCausalLM, ORTModelForFeatureExtraction, pin_shapes, read_contract
-from optimum_fixedshape.config import FixedShapeConfig
+from optimum_fixedshape.config import CONFIG_NAME, FixedShapeConfig
 from optimum_fixedshape.errors import GraphNotFoundError, InvalidInputError, InvalidModelError, ShapeMismatchError
 from optimum_fixedshape.graph.weights import WEIGHTS_NAME
 
@@ -166,9 +166,13 @@ def test_a_cache_of_open_length_is_asked_for_by_the_word_that_people_know(tmp_pa
     ("shapes", "message"),
     [
         ({"batch_size": 2}, "left open in input_ids.*give sizes for sequence_length"),
-        ({"batch_size": 2, "sequence_length": 10**12}, "at most 17179869184 make sense"),
+        ({"batch_size": 2, "sequence_length": 10**12}, "sizes of 1 to 2147483647 by shape key, .*1000000000000"),
         ({"batch_size": 2, "width": 8}, "no axis 'width' to pin"),
         ({"batch_size": 0, "sequence_length": 8}, "batch_size must be a size of 1 or more"),
+        (["batch_size"], r"shapes= must map shape keys to sizes, as in \{'batch_size': 8\}, got \['batch_size'\]"),
+        ({"batch_size": 1.0, "sequence_length": 8}, r"batch_size must be a size of 1 or more, .* got 1\.0"),
+        ({"batch_size": [*range(1, 70)], "sequence_length": [*range(1, 70)]}, "at most 4096 rungs, got more"),
+        ({"batch_size": 1, "sequence_length": 1000}, "positions, and a row may have 1000 tokens"),
     ],
 )
 def test_sizes_that_make_no_sense_leave_no_trace(shapes, message, dynamic, tmp_path):
@@ -241,7 +245,7 @@ def test_rows_that_are_mixed_up_behind_right_shapes_are_caught(made, length, mes
     shapes = {"batch_size": 4, "sequence_length": length}
     with pytest.raises(ShapeMismatchError, match=message):
         pin(tmp_path / "model.onnx", tmp_path / "out", shapes, roles=roles)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     alone = pin(tmp_path / "model.onnx", tmp_path / "out", {"batch_size": 1, "sequence_length": 8}, roles=roles)
     assert config_of(alone).roles == roles
 
@@ -384,4 +388,21 @@ def test_a_repo_on_the_hub(dynamic, tmp_path):
             "from optimum_fixedshape import pin_shapes\n"
             f"pin_shapes('acme/dynamic', {str(output)!r}, {LADDER!r}, progress=False, revision='main')"
         )
-    assert contents(output) == contents(pin(dynamic.folder, tmp_path / "here", LADDER))
+    there, here = contents(output), contents(pin(dynamic.folder, tmp_path / "here", LADDER))
+    saved = json.loads(there.pop(CONFIG_NAME))
+    assert saved == {**json.loads(here.pop(CONFIG_NAME)), "original": "acme/dynamic"}
+    assert there == here
+
+
+def test_a_bare_graph_is_pinned_without_torch_and_transformers(tmp_path):
+    axes = ["batch", "length", 4]
+    graph = build([node("Neg", ["x"], ["y"])], [value("x", FLOAT, axes)], [value("y", FLOAT, axes)], {})
+    onnx.save(graph, tmp_path / "model.onnx")
+    code = f"""
+import sys
+from optimum_fixedshape import pin_shapes
+pin_shapes({str(tmp_path / "model.onnx")!r}, {str(tmp_path / "out")!r}, {{"batch": 1, "length": 8}}, progress=False)
+print(sorted(sys.modules.keys() & {{"torch", "transformers"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -16,9 +16,10 @@ import transformers
 import optimum_fixedshape as fixedshape
 from optimum_fixedshape import pipeline
 from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError, UnsupportedTaskError
+from optimum_fixedshape.models.remote_code import CODE_NAME
 from optimum_fixedshape.pipelines import classes
 from optimum_fixedshape.pipelines.base import FixedShapePipeline
-from optimum_fixedshape.tasks import find_task
+from optimum_fixedshape.tasks import REMOTE_PREFIX, find_task
 
 from . import tiny
 from .conftest import LADDER
@@ -260,8 +261,9 @@ def test_saved_pipelines_answer_as_before(models, task, tmp_path):
     pipe.save_pretrained(tmp_path / "saved")
     names = [path.name for path in (tmp_path / "saved").rglob("*")]
     assert "tokenizer_config.json" in names
-    assert not [name for name in names if name.endswith(".py")]
-    assert "custom_pipelines" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert [name for name in names if name.endswith(".py")] == [CODE_NAME]  # and no copy of the pipeline's class
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert list(config["custom_pipelines"]) == [REMOTE_PREFIX + task]
     assert_same(ask(pipeline(task, model=tmp_path / "saved"), task), before, tolerance=0.0)
 
 

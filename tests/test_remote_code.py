@@ -208,7 +208,8 @@ def test_what_the_original_said_of_its_own_code_stays_where_it_can(tmp_path):
         "AutoConfig": "theirs.Config",
         "AutoModelForSequenceClassification": "fixed_shape.ORTModelForSequenceClassification",
     }
-    assert list(saved["custom_pipelines"]) == ["fixed-shape-text-classification"]
+    assert list(saved["custom_pipelines"]) == ["remote-fixed-shape-text-classification"]
     assert (
-        saved["custom_pipelines"]["fixed-shape-text-classification"]["impl"] == "fixed_shape.TextClassificationPipeline"
+        saved["custom_pipelines"]["remote-fixed-shape-text-classification"]["impl"]
+        == "fixed_shape.TextClassificationPipeline"
     )

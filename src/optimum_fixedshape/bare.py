@@ -223,9 +223,11 @@ def _labels_among(labels: Labels | None) -> list[str] | None:
             ) from error
         return [line.strip() for line in lines if line.strip()]
     if isinstance(labels, Mapping):
-        numbered = {int(number): label for number, label in labels.items()}
-        if sorted(numbered) != list(range(len(numbered))):
-            raise ShapeMismatchError(f"labels= must name the labels 0 to {len(numbered) - 1}, got {sorted(numbered)}.")
+        numbered = {int(number): label for number, label in labels.items() if str(number).isdecimal()}
+        if len(numbered) < len(labels) or sorted(numbered) != list(range(len(numbered))):
+            raise ShapeMismatchError(
+                f"labels= must map the numbers 0 to {len(labels) - 1} to labels, got {', '.join(map(str, labels))}."
+            )
         return [numbered[number] for number in range(len(numbered))]
     return list(labels)
 

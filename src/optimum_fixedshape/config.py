@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from .contract import ShapeContract, check_known_names
-from .errors import InvalidModelError
+from .errors import InvalidModelError, ShapeMismatchError
 from .graph.reader import read_contract
 from .roles import with_names
 
@@ -62,7 +62,9 @@ class FixedShapeConfig:
         if not self.graphs or not all(map(_is_file_name, self.graphs)):
             raise ValueError(f"graphs must be files of the folder, got {list(self.graphs)}")
         if not all(map(_is_sizes, self.shapes.values())):
-            raise ValueError(f"shapes must be sizes or lists of sizes by shape key, got {dict(self.shapes)}")
+            raise ValueError(
+                f"shapes must be sizes of 1 to {_LARGEST_SIZE} by shape key, or lists, got {dict(self.shapes)}"
+            )
         if math.prod(len(value) for value in self.shapes.values() if isinstance(value, list)) > _MOST_RUNGS:
             raise ValueError(f"shapes must make at most {_MOST_RUNGS} rungs, got more")
         if not all(isinstance(axes, list) and all(map(_is_text, axes)) for axes in self.roles.values()):
@@ -117,17 +119,24 @@ def config_with(
     roles: Roles | None,
     names: Names | None,
 ) -> FixedShapeConfig:
-    """Returns what is known of graphs: what was saved with them, and what the caller says, which wins."""
+    """Returns what is known of graphs: what was saved with them, and what the caller says, which wins.
+
+    Raises:
+        ShapeMismatchError: The caller says what no config can say, such as sizes that are too large.
+    """
     graphs = tuple(path.name for path in paths)
     config = replace(saved, graphs=graphs) if saved else FixedShapeConfig(graphs)
     asked = {key: sizes[0] if len(sizes) == 1 else list(sizes) for key, sizes in shapes.items()}
     told = {name: list(axes) for name, axes in (roles or {}).items()}
-    return replace(
-        config,
-        shapes=asked or config.shapes,
-        roles={**config.roles, **told},
-        names={old: new for old, new in joined_names(config.names, names or {}).items() if old != new},
-    )
+    try:
+        return replace(
+            config,
+            shapes=asked or config.shapes,
+            roles={**config.roles, **told},
+            names={old: new for old, new in joined_names(config.names, names or {}).items() if old != new},
+        )
+    except ValueError as error:
+        raise ShapeMismatchError(f"{error}.") from error
 
 
 def joined_names(known: Names, told: Names) -> dict[str, str]:
@@ -171,10 +180,20 @@ def made_folder(path: str | Path) -> Path:
     Raises:
         FileExistsError: A file is there.
     """
+    folder = free_folder(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def free_folder(path: str | Path) -> Path:
+    """Returns the folder at `path`, which need not be there yet.
+
+    Raises:
+        FileExistsError: A file is there.
+    """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file, and a folder is needed to save to.")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .contract import BATCH, PAST, SEQUENCE, TOTAL, ShapeContract
 from .errors import ShapeMismatchError
-from .feeds import generate_inputs
+from .feeds import make_inputs, outline_of
 from .fitting import Array
 from .graph.reader import read_contract
 from .roles import with_shown_outputs
@@ -21,7 +21,12 @@ _SEEDS = (0, 1, 2)
 
 
 def measure_difference(
-    original: Path, changed: Path, *, contract: ShapeContract, seeds: Sequence[int] = _SEEDS
+    original: Path,
+    changed: Path,
+    *,
+    contract: ShapeContract,
+    seeds: Sequence[int] = _SEEDS,
+    pool: SessionPool | None = None,
 ) -> float:
     """Returns the largest absolute difference between what two graphs answer, on the CPU, in the outputs' own units.
 
@@ -34,17 +39,17 @@ def measure_difference(
         changed: That of the other: pinned, optimized or quantized, with inputs and outputs of the same names.
         contract: Of `changed`; its shapes are those that are compared.
         seeds: Of the inputs. One more is one more run of each.
+        pool: Keeps the session of `original`, for whoever compares it with several.
 
     Raises:
         ShapeMismatchError: The outputs of the two differ in number or shape.
         MissingInputError: An input is none that can be generated.
         GraphNotFoundError, InvalidModelError: A file is missing, or onnxruntime refuses it.
     """
-    pool = SessionPool()
-    sessions = [pool.get(original, read_contract(original)), pool.get(changed, contract)]
-    worst = 0.0
+    sessions = [(pool or SessionPool()).get(original, read_contract(original)), SessionPool().get(changed, contract)]
+    outline, worst = outline_of(contract), 0.0
     for seed in seeds:
-        feeds = generate_inputs(contract, seed)
+        feeds = make_inputs(contract, outline, seed)
         named = {spec.session_name: feeds[spec.name] for spec in contract.inputs}
         expected, got = (session.run(None, named) for session in sessions)
         if [np.shape(output) for output in expected] != [np.shape(output) for output in got]:

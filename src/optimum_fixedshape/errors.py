@@ -121,6 +121,10 @@ class InvalidInputError(FixedShapeError, ValueError):
     item: str
 
 
+class InvalidArgumentError(FixedShapeError, ValueError):
+    """An argument has a value that it cannot have, such as a policy or a device that nobody knows."""
+
+
 class UnsupportedTaskError(FixedShapeError, KeyError):
     """A task is unknown, or has no class here.
 

@@ -62,6 +62,7 @@ class LocalFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        next(folder.iterdir(), None)  # an error where it may not be read, of which rglob says nothing
         self.names = tuple(path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
 
     def fetch(self, names: Iterable[str]) -> Path:
@@ -200,9 +201,11 @@ def sizes_of(shapes: Sizes) -> dict[str, list[int]]:
     Raises:
         ShapeMismatchError: A value is neither a size nor a list of sizes.
     """
-    lists = {key: [value] if isinstance(value, int) else list(value) for key, value in shapes.items()}
+    if not isinstance(shapes, Mapping):
+        raise ShapeMismatchError(f"shapes= must map shape keys to sizes, as in {{'batch_size': 8}}, got {shapes!r}.")
+    lists = {key: list(value) if isinstance(value, Iterable) else [value] for key, value in shapes.items()}
     for key, sizes in lists.items():
-        if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+        if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
             raise ShapeMismatchError(
                 f"{key} must be a size of 1 or more, or a list of such sizes, got {shapes[key]!r}."
             )

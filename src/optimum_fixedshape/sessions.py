@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .contract import Axis, ShapeContract, TensorSpec
-from .errors import GraphNotFoundError, InvalidModelError
+from .errors import GraphNotFoundError, InvalidArgumentError, InvalidModelError
 from .graph.reader import read_contract
 from .graph.tensors import check_tensors
 from .roles import with_roles
@@ -35,7 +35,8 @@ class SessionPool:
             onnxruntime does not list.
 
     Raises:
-        ValueError: onnxruntime was built without one of the providers, or there are not as many options as providers.
+        InvalidArgumentError: onnxruntime was built without one of the providers, or there are not as many options as
+            providers.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class SessionPool:
         self.provider_options = [dict(options) for options in provider_options or [{}] * len(self.providers)]
         self.session_options = session_options
         if len(self.provider_options) != len(self.providers):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"provider_options has {len(self.provider_options)} mappings for {len(self.providers)} providers "
                 f"({', '.join(self.providers)}): give one for each, in the same order."
             )
@@ -80,10 +81,10 @@ class SessionPool:
         pins = () if self.providers[0] == CPU else _pins(rung)
         with self._lock:
             if (path, pins) not in self._open:
-                self._open[path, pins] = self._opened(path, rung, pins)
+                self._open[path, pins] = self._opened(path, pins)
             return self._open[path, pins]
 
-    def _opened(self, path: Path, rung: ShapeContract, pins: Pins) -> ort.InferenceSession:
+    def _opened(self, path: Path, pins: Pins) -> ort.InferenceSession:
         import onnxruntime as ort
 
         check_files(path)
@@ -134,7 +135,7 @@ def _checked(providers: Sequence[str]) -> list[str]:
 
     available = ort.get_available_providers()
     if unknown := [name for name in providers if name not in available]:
-        raise ValueError(f"This onnxruntime has no {', '.join(unknown)}. It has: {', '.join(available)}.")
+        raise InvalidArgumentError(f"This onnxruntime has no {', '.join(unknown)}. It has: {', '.join(available)}.")
     return list(providers)
 
 

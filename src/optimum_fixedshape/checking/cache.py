@@ -10,7 +10,7 @@ from optimum_fixedshape.caches import Place
 from optimum_fixedshape.contract import PAST, SEQUENCE, TOTAL
 from optimum_fixedshape.decoding import POSITIONS, Decoder, Tokens
 from optimum_fixedshape.fitting import Array, Arrays
-from optimum_fixedshape.parts import Rungs
+from optimum_fixedshape.parts import Parts, Rungs
 from optimum_fixedshape.roles import MASKS
 from optimum_fixedshape.runtime import Runtime
 
@@ -31,6 +31,12 @@ def check_cache(subject: Subject) -> Iterator[Finding]:
         yield _NO_CACHE
     for probe in behind:
         yield from _of_slots(probe)
+        if POSITIONS.isdisjoint(probe.contract.input_names) and not _is_told(probe, subject.parts):
+            what = (
+                "The decoder takes no positions, and its cache has a fixed length: it cannot be told whether it counts "
+                "empty slots as tokens. Compare what it writes with what the original writes."
+            )
+            yield Finding(Verdict.WARNING, what, f"{probe.label}: {probe.contract.sizes[PAST]} slots")
     if behind and subject.parts and subject.parts.following:
         yield _of_steps(subject, subject.parts.following, subject.parts.first)
 
@@ -55,6 +61,13 @@ def _of_slots(probe: Probe) -> Iterator[Finding]:
     if PAST in probe.open_sizes:
         exact = probe.at({PAST: kept, SEQUENCE: new})
         yield _of_alignment(exact, _without_slots(exact, feed, slots - kept, masks), answer, seen)
+
+
+def _is_told(probe: Probe, parts: Parts | None) -> bool:
+    """Whether positions that are counted wrong would show: in a shorter cache, or where several tokens come at once."""
+    decoders = [rungs for rungs in (parts.first, parts.following) if rungs] if parts else []
+    at_once = [rung.sizes.get(SEQUENCE) for rungs in decoders for rung in rungs.ladder.rungs]
+    return PAST in probe.open_sizes or any(size is None or size > 1 for size in at_once)
 
 
 def _aligned(probe: Probe, slots: int, kept: int, new: int, masks: list[str]) -> Arrays:

@@ -13,7 +13,7 @@ import numpy as np
 
 from optimum_fixedshape.contract import BATCHES, PAST, SAMPLES, SEQUENCE, SOURCE, TOTAL, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import InvalidModelError
-from optimum_fixedshape.feeds import generate_inputs
+from optimum_fixedshape.feeds import make_inputs
 from optimum_fixedshape.fitting import Array, Arrays, Fill
 from optimum_fixedshape.graph.outline import Outline
 from optimum_fixedshape.roles import CHANNELS, FRAMES, HEIGHT, MEL, MEL_FRAMES, WIDTH
@@ -80,7 +80,7 @@ class Probe:
 
     def inputs(self, other: int = 0, *, padded: bool = True) -> Arrays:
         """Returns inputs of the probe's sizes; another number gives other ones."""
-        return generate_inputs(self.contract, self.seed + other, padded=padded)
+        return make_inputs(self.contract, self.outline, self.seed + other, padded=padded)
 
     def run(self, feed: Mapping[str, Array]) -> Outputs:
         """Returns the outputs by name. Errors are onnxruntime's own."""
@@ -142,11 +142,12 @@ class Probe:
         return {**self.feed, **joined}
 
 
-def usual_sizes(contract: ShapeContract, config: Mapping[str, Any]) -> dict[str, int]:
+def usual_sizes(contract: ShapeContract, outline: Outline, config: Mapping[str, Any]) -> dict[str, int]:
     """Returns a size for each open axis whose role is known: what the config says, else a small one.
 
     Args:
         contract: What the file says.
+        outline: What the graph computes.
         config: ``config.json``.
 
     Raises:
@@ -166,7 +167,7 @@ def usual_sizes(contract: ShapeContract, config: Mapping[str, Any]) -> dict[str,
         sizes |= {TOTAL: total} if contract.sizes[TOTAL] is None else {}
     shown = contract.pinned(sizes)
     _check_room(shown)
-    for name, array in generate_inputs(shown).items():  # what is still open gets the size that its weights show
+    for name, array in make_inputs(shown, outline).items():  # what is still open gets the size that its weights show
         roles = shown.input(name).roles()
         sizes |= {r: n for r, n in zip(roles, array.shape, strict=False) if r and contract.sizes.get(r, 0) is None}
     return sizes

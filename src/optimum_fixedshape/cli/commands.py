@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .app import NAME
 from .bench import bench
 from .check import check
 from .console import emit
@@ -18,9 +19,6 @@ from .mistakes import DEBUG
 from .options import examples
 from .pin import pin
 from .run import run
-
-NAME = "optimum-fixedshape"
-_MISTAKE, _INTERRUPTED = 3, 130
 
 app = typer.Typer(
     name=NAME,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimum_fixedshape.errors import InvalidInputError
+from optimum_fixedshape.errors import ExistingFilesError, InvalidInputError
 from optimum_fixedshape.tasks import Task
 
 STDIN = "-"
@@ -63,15 +63,23 @@ def read_items(inputs: Sequence[str], task: Task) -> Iterator[Item]:
                 yield from _lines(file, name, strict=Path(name).suffix.lower() in _OBJECTS)
 
 
-def check_files(inputs: Sequence[str]) -> None:
-    """Raises an error if one of the inputs is not there.
+def check_files(inputs: Sequence[str], output: Path | None = None) -> None:
+    """Raises an error if one of the inputs is not there, or would be lost.
 
     Raises:
         FileNotFoundError: It is not.
+        IsADirectoryError: It is a folder.
+        ExistingFilesError: It is where the output goes.
     """
     for name in inputs:
-        if name != STDIN and "://" not in name and not Path(name).is_file():
+        if name == STDIN or "://" in name:
+            continue
+        if Path(name).is_dir():
+            raise IsADirectoryError(f"{name} is a folder. Name its files, as in {Path(name) / '*'}.")
+        if not Path(name).is_file():
             raise FileNotFoundError(f"There is no file {name}. A text goes to stdin: echo 'A text.' | ...")
+        if output and output.exists() and output.samefile(name):
+            raise ExistingFilesError(f"{name} is read: its answers need a file of their own.", files=(name,))
 
 
 def _is_item(name: str, task: Task) -> bool:

@@ -56,6 +56,9 @@ LocalFilesOnly = Annotated[
     bool, typer.Option("--local-files-only", help="Never ask the Hub, only its cache.", rich_help_panel=_HUB)
 ]
 
+_NO_SETTINGS = ("task", "model", "model_kwargs", "revision", "token", "device")
+"""Arguments of a pipeline that say which model runs, and where."""
+
 
 def given(**options: Any) -> dict[str, Any]:
     """Returns the options that were given, for a function whose defaults stand for the others."""
@@ -74,10 +77,12 @@ def read_shapes(texts: Sequence[str] | None) -> dict[str, int | list[int]]:
         typer.BadParameter: A text is something else.
     """
     shapes: dict[str, int | list[int]] = {}
-    for key, value in _pairs(texts, "--shape", "KEY=SIZES, such as sequence_length=16,64"):
+    for key, value in _pairs(texts, "--shape", "KEY=SIZES, such as sequence_length=16,64").items():
         sizes = value.split(",")
         if not all(size.strip().isdecimal() and int(size) for size in sizes):
-            raise typer.BadParameter(f"{key}={value}: sizes are numbers of 1 or more with commas between them.")
+            raise typer.BadParameter(
+                f"{key}={value}: sizes are numbers of 1 or more with commas between them.", param_hint="--shape"
+            )
         shapes[key] = int(value) if len(sizes) == 1 else [int(size) for size in sizes]
     return shapes
 
@@ -86,9 +91,15 @@ def read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     """Returns ``{"top_k": 3, "overflow": "window"}`` for ``top_k=3`` and ``overflow=window``: values are JSON or text.
 
     Raises:
-        typer.BadParameter: A text has no ``=``.
+        typer.BadParameter: A text has no ``=``, or names what the command has arguments and options for.
     """
-    return {name: _value(text) for name, text in _pairs(texts, "--set", "NAME=VALUE, such as top_k=3")}
+    pairs = _pairs(texts, "--set", "NAME=VALUE, such as top_k=3")
+    if own := [name for name in pairs if name in _NO_SETTINGS]:
+        raise typer.BadParameter(
+            f"{', '.join(own)}: this is said by the command's own arguments and options; see --help.",
+            param_hint="--set",
+        )
+    return {name: _value(text) for name, text in pairs.items()}
 
 
 def read_names(texts: Sequence[str] | None) -> dict[str, str]:
@@ -97,16 +108,18 @@ def read_names(texts: Sequence[str] | None) -> dict[str, str]:
     Raises:
         typer.BadParameter: A text has no ``=``.
     """
-    return dict(_pairs(texts, "--input-name", "GRAPH=STANDARD, such as data_0=pixel_values"))
+    return _pairs(texts, "--input-name", "GRAPH=STANDARD, such as data_0=pixel_values")
 
 
-def _pairs(texts: Sequence[str] | None, option: str, wanted: str) -> list[tuple[str, str]]:
-    pairs = []
+def _pairs(texts: Sequence[str] | None, option: str, wanted: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for text in texts or ():
         key, sign, value = text.rpartition("=") if option == "--input-name" else text.partition("=")
         if not (key and sign and value):
             raise typer.BadParameter(f"{text!r} is not of the form {wanted}.", param_hint=option)
-        pairs.append((key, value))
+        if key in pairs:
+            raise typer.BadParameter(f"{key} has {pairs[key]} and {value}: give it once.", param_hint=option)
+        pairs[key] = value
     return pairs
 
 

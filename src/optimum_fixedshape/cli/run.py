@@ -88,7 +88,7 @@ def run(
     from .items import STDIN, check_files
 
     sources = inputs or [STDIN]
-    check_files(sources)
+    check_files(sources, output)
     arguments, shapes = read_settings(settings), read_shapes(shape)
     model_options = given(
         **{"provider": check_provider(provider), "shapes": shapes or None, "file_name": file_name, "variant": variant},

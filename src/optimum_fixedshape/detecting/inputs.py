@@ -116,14 +116,18 @@ def _by_alias(specs: _Specs, _: _Known, __: Lookups | None) -> _Found:
                 break
 
 
-def _by_rank(specs: _Specs, _: _Known, lookups: Lookups | None) -> _Found:
+def _by_rank(specs: _Specs, known: _Known, lookups: Lookups | None) -> _Found:
     """Numbers that are no integers, or bytes of pixels: by rank and sizes, or by the convolution that reads them."""
+    has_texts = "input_ids" in known or any(spec.dtype.startswith("int") and SEQUENCE in spec.roles() for spec in specs)
     for spec in specs:
         rank, roles = len(spec.axes or ()), spec.roles()
         is_read = spec.dtype.startswith("float") and lookups is not None and lookups.is_convolved(spec.session_name)
         if CHANNELS in roles:
             channels = (spec.axes or ())[roles.index(CHANNELS)].size
-            if channels is None or channels in _CHANNELS:
+            if channels == 1 and has_texts:  # where texts and images meet, images have colours
+                said = f"{spec.name} has {rank} axes and 1 channel, as spectrograms beside texts have"
+                yield NamedInput(spec, "input_features", VAGUE, said)
+            elif channels is None or channels in _CHANNELS:
                 said = f"{spec.name} has {rank} axes" + (
                     f" and {channels} channel{'s' * (channels > 1)}" if channels else ""
                 )

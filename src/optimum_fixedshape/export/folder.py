@@ -16,7 +16,7 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
-from optimum_fixedshape.config import FixedShapeConfig, made_folder
+from optimum_fixedshape.config import FixedShapeConfig, free_folder
 from optimum_fixedshape.contract import BATCH, SEQUENCE
 from optimum_fixedshape.differences import largest_difference
 from optimum_fixedshape.errors import InvalidModelError, UnsupportedTaskError
@@ -76,8 +76,9 @@ def export_model(
         ExportError: PyTorch cannot export the model.
         MissingExtraError: The ``export`` extra is not installed.
         FileExistsError: `output` is a file.
+        NotADirectoryError: `model_or_id` is a file, such as a graph.
     """
-    folder = made_folder(output)
+    folder = free_folder(output)
     row = _task_of(model_or_id, task, hub_options)
     model = model_or_id
     if isinstance(model_or_id, (str, Path)):
@@ -144,6 +145,11 @@ def _export_writer(
 
 def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]) -> Task:
     if isinstance(model_or_id, (str, Path)):
+        if Path(model_or_id).is_file():
+            raise NotADirectoryError(
+                f"{model_or_id} is a file, and a PyTorch model is a folder or a Hub repo. For a graph there is "
+                "pin_shapes, or `optimum-fixedshape pin`."
+            )
         if asked and len(tasks_called(asked)) < 2:
             return find_task(asked)
         architectures = transformers.AutoConfig.from_pretrained(model_or_id, **hub_options).architectures or []

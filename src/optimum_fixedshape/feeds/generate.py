@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_fixedshape.contract import ShapeContract, TensorSpec
 from optimum_fixedshape.errors import MissingInputError, ShapeMismatchError
-from optimum_fixedshape.graph.outline import read_outline
+from optimum_fixedshape.graph.outline import Outline, read_outline
 from optimum_fixedshape.graph.reader import read_contract
 
 from .making import Part, maker_of
@@ -51,10 +51,41 @@ def generate_inputs(
     """
     if not isinstance(contract, ShapeContract):
         contract = read_contract(contract)
+    return make_inputs(contract, outline_of(contract), seed, sizes=sizes, padded=padded)
+
+
+def outline_of(contract: ShapeContract) -> Outline | None:
+    """Returns what the graph of a contract computes, or None where its file is not at hand.
+
+    Raises:
+        InvalidModelError: The file is no ONNX graph.
+    """
+    return read_outline(contract.path) if contract.path is not None and contract.path.is_file() else None
+
+
+def make_inputs(
+    contract: ShapeContract,
+    outline: Outline | None,
+    seed: int = 0,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    padded: bool = True,
+) -> dict[str, Array]:
+    """Returns what `generate_inputs` does, for a graph whose file was read before: once for many inputs.
+
+    Args:
+        contract: The graph.
+        outline: What it computes, which tells vocabularies; None where that is not known.
+        seed: As in `generate_inputs`.
+        sizes: As in `generate_inputs`.
+        padded: As in `generate_inputs`.
+
+    Raises:
+        MissingInputError, ShapeMismatchError: As in `generate_inputs`.
+    """
     for spec in contract.inputs:
         if spec.dtype not in _DTYPES:
             _refuse(spec)
-    outline = read_outline(contract.path) if contract.path is not None and contract.path.is_file() else None
     plan = Plan(contract, outline, dict(sizes or {}), seed, padded)
     numbers = sum(math.prod(plan.shape(spec)) for spec in contract.inputs)
     if numbers > _MOST_NUMBERS:

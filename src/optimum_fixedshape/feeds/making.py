@@ -159,7 +159,7 @@ Maker = Callable[[Part], Array]
 _BY_NAME: Final[Sequence[tuple[str, Maker]]] = (
     (r"special_tokens_mask|position_offset", _zeros),
     (r"use_cache_branch|head_mask|logits_to_keep", _ones),
-    (r"token_type|segment", _kinds),
+    (r"token_type|input_type|segment", _kinds),
     (r"bbox", _boxes),
     (r"position", _positions),
     (r"spatial_shapes", _grids),

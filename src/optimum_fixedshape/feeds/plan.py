@@ -42,7 +42,7 @@ _OTHER_ROWS, _OTHER_SIZE = 2, 3
 
 _SHORTEST: Final = {SAMPLES: 0.5, MEL_FRAMES: 0.5, HEIGHT: 0.5, WIDTH: 0.5}
 """The least share that is real along these axes, as convolutions would leave nothing of less; else it is one place."""
-_NO_MASK: Final = r"special_tokens|head_mask|token_type|segment|position|bbox|ids"
+_NO_MASK: Final = r"special_tokens|head_mask|token_type|segment|position|bbox|(?<!mask_)ids"
 """What no mask is called, though some of these are masks of other things."""
 
 

@@ -73,15 +73,19 @@ class Baked:
 
     def at_tables(self) -> ShapeMismatchError | None:
         """Returns the error for a table of positions that is shorter than a row may be, or None."""
-        sizes = self.trial.fixed.sizes
+        for node, rows, longest in self._short_tables(self.trial):
+            return self.at_node(node, f"its table has {rows} positions, and a row may have {longest} tokens")
+        return None
+
+    def _short_tables(self, trial: Trial) -> Iterator[tuple[NodeProto, int, int]]:
+        sizes = trial.fixed.sizes
         longest = (sizes.get(SEQUENCE) or 0) + (sizes.get(PAST) or 0)
         names = {spec.session_name for spec in self.contract.inputs if spec.name == "position_ids"}
         for node in self.graph.node:
-            if node.op_type == "Gather" and node.input[1] in names and node.input[0] in self.trial.scope.baked:
-                rows = self.trial.scope.shape(node.input[0])[0]
+            if node.op_type == "Gather" and node.input[1] in names and node.input[0] in trial.scope.baked:
+                rows = trial.scope.shape(node.input[0])[0]
                 if rows < longest:
-                    return self.at_node(node, f"its table has {rows} positions, and a row may have {longest} tokens")
-        return None
+                    yield node, rows, longest
 
     def at_outputs(self) -> ShapeMismatchError | None:
         """Returns the error for an output whose shape contradicts what its graph says that it follows, or None.
@@ -150,7 +154,7 @@ class Baked:
 
     def _works(self, sizes: Mapping[str, int]) -> bool:
         trial = self.at(sizes)
-        return trial is not None and not any(self._wrong_axes(trial))
+        return trial is not None and not any(self._short_tables(trial)) and not any(self._wrong_axes(trial))
 
     def _error(self, node: NodeProto | None, reason: str, works: list[dict[str, int]]) -> ShapeMismatchError:
         scope = self.trial.scope

@@ -79,6 +79,7 @@ class AutoModelForONNX:
     def from_pretrained(
         cls,
         model_id: str | Path,
+        config: Any = None,
         *args: Any,
         task: str | None = None,
         input_names: Names | None = None,
@@ -93,6 +94,7 @@ class AutoModelForONNX:
 
         Args:
             model_id: The file, folder or Hub repo id.
+            config: The model's configuration, or where to load it from. By default it is beside the graph.
             *args: Passed on to the class's `from_pretrained`; see `LoadingMixin.from_pretrained`.
             task: The task; wins over what is saved and what the graph looks like.
             input_names: The graph's names of inputs to the standard ones, such as ``{"data_0": "pixel_values"}``, which
@@ -106,20 +108,27 @@ class AutoModelForONNX:
             ShapeMismatchError: The graph has no input or output of a name that is mapped.
             UnsupportedTaskError: The task is unknown.
         """
-        identity = identify_model(model_id, task=task, file_name=kwargs.get("file_name"), hub=hub_among(kwargs))
-        return identity.load(model_id, *args, input_names=input_names, output_names=output_names, **kwargs)
+        hub, file_name = hub_among(kwargs), kwargs.get("file_name")
+        identity = identify_model(model_id, task=task, config=config, file_name=file_name, hub=hub)
+        return identity.load(model_id, config, *args, input_names=input_names, output_names=output_names, **kwargs)
 
     from_model = from_pretrained
 
 
 def identify_model(
-    source: str | Path, *, task: str | None = None, file_name: str | None = None, hub: HubOptions | None = None
+    source: str | Path,
+    *,
+    task: str | None = None,
+    config: Any = None,
+    file_name: str | None = None,
+    hub: HubOptions | None = None,
 ) -> Identity:
     """Returns what a model is for, and what stands for its names; of a Hub repo the graphs are downloaded.
 
     Args:
         source: An ``.onnx`` file, a folder or a Hub repo id.
         task: The task, where the caller knows it.
+        config: A configuration to take in place of the one beside the graph, or where to load it from.
         file_name: Which graph, where there are several.
         hub: How the Hub is asked.
 
@@ -132,7 +141,7 @@ def identify_model(
         find_task(task)  # before anything is downloaded
     hub = hub or HubOptions()
     folder, paths, saved = _fetched(source, file_name, hub)
-    facts = _facts_in(folder, hub)
+    facts = _facts_of(folder if config is None else config, hub)
     built = task_of_architectures(facts.get("architectures") or ())
     name = task or (saved.task if saved else None)
     row = find_task(name, model=built.model if built else None) if name else built
@@ -182,15 +191,19 @@ def _fetched(
         return source, [], None
 
 
-def _facts_in(folder: str | Path, hub: HubOptions) -> dict[str, Any]:
-    """What ``config.json`` says, or nothing where there is none."""
+def _facts_of(config: Any, hub: HubOptions) -> dict[str, Any]:
+    """What a configuration says, or the ``config.json`` of a folder or repo; nothing where there is none."""
     from transformers import PretrainedConfig
 
-    if isinstance(folder, Path) and not (folder / "config.json").is_file():
+    facts: dict[str, Any]
+    if not isinstance(config, (str, Path)):
+        facts = config.to_dict()
+        return facts
+    is_here = Path(config).exists()
+    if Path(config).is_dir() and not (Path(config) / "config.json").is_file():
         return {}
-    options = {} if isinstance(folder, Path) else hub.for_transformers()
     try:
-        facts: dict[str, Any] = PretrainedConfig.get_config_dict(folder, **options)[0]
+        facts = PretrainedConfig.get_config_dict(config, **({} if is_here else hub.for_transformers()))[0]
     except (OSError, ValueError):
         return {}
     return facts

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from optimum_fixedshape.tasks import REGISTRY_PREFIX, Task
+from optimum_fixedshape.tasks import REMOTE_PREFIX, Task
 
 CODE_NAME = "fixed_shape.py"
 
@@ -41,6 +41,6 @@ def write_remote_code(folder: str | Path, task: Task) -> None:
     if task.pipeline:
         imports.append(f"from optimum_fixedshape.pipelines.classes import {task.pipeline}")
         kind = {"impl": f"{module}.{task.pipeline}", "pt": [task.auto], "tf": [], "type": task.modality}
-        facts["custom_pipelines"] = {REGISTRY_PREFIX + task.name: kind}
+        facts["custom_pipelines"] = {REMOTE_PREFIX + task.name: kind}
     path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (path.parent / CODE_NAME).write_text(_CODE.format(imports="\n    ".join(imports)), encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from optimum_fixedshape.contract import ShapeContract, Steps
+from optimum_fixedshape.errors import InvalidArgumentError
 from optimum_fixedshape.fitting import Fill, pad_id_of
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.roles import with_frames
@@ -93,13 +94,15 @@ class SessionMixin:
             **kwargs: The same as ``device=`` and ``dtype=``.
 
         Raises:
-            ValueError: There is no such device, or onnxruntime has no provider for it.
+            InvalidArgumentError: There is no such device, or onnxruntime has no provider for it.
         """
         device = _device_among((*args, *kwargs.values()))
         if device is None or device == self.device or (device.type == self.device.type and device.index is None):
             return self
         if device.type not in _PROVIDERS:
-            raise ValueError(f"No provider is known for the device {device}. Load the model with provider= instead.")
+            raise InvalidArgumentError(
+                f"No provider is known for the device {device}. Load the model with provider= instead."
+            )
         self.runtime = self.runtime.on(
             _PROVIDERS[device.type], {} if device.index is None else {"device_id": str(device.index)}
         )
@@ -216,4 +219,4 @@ def _device_among(values: Sequence[Any]) -> torch.device | None:
     try:
         return torch.device(named[0])
     except RuntimeError as error:
-        raise ValueError(f"There is no device {named[0]!r}: {error}") from error
+        raise InvalidArgumentError(f"There is no device {named[0]!r}: {error}") from error

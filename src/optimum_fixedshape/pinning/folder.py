@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from tqdm.auto import tqdm
 
-from optimum_fixedshape.config import CONFIG_NAME, FixedShapeConfig, Names, made_folder
+from optimum_fixedshape.config import CONFIG_NAME, FixedShapeConfig, Names, free_folder
 from optimum_fixedshape.errors import FixedShapeError, InvalidModelError
 from optimum_fixedshape.graph.loading import load_model
 from optimum_fixedshape.graph.pin import pin_as
@@ -109,12 +109,15 @@ def pin_shapes(
     _check_apart(source, Path(output))
     samples = None if calibration is None else tuple(calibration)
     change = Change(optimize, dtype, samples, _json_of(source.folder / "config.json"))
-    folder = made_folder(output)
+    folder = free_folder(output)
+    was_there = folder.exists()
     staging = Staging(folder / STAGING_NAME, key_of(source, change))
     try:
         _make_all(source, staging, change, progress=progress)
     except FixedShapeError:
         staging.close()  # it would fail again
+        if not was_there:
+            folder.rmdir()
         raise
     _move_in(folder, source, staging, change)
     return folder
@@ -133,7 +136,7 @@ def _make_all(source: Source, staging: Staging, change: Change, *, progress: boo
                 pin_as(original, plan.contract, plan.sizes)  # what is baked in has the names of its own graph here
             made = changed_model(pin_as(ready, plan.contract, plan.sizes), plan, change)
             check_rows(plan, original, pool)
-            measured = measured_facts(plan, staging.put(plan.name, made))
+            measured = measured_facts(plan, staging.put(plan.name, made), pool)
             staging.finish(plan.name, measured)
             del made
         del original, ready, pool

@@ -26,15 +26,21 @@ _TOLERANCE = 1e-2  # of the largest number: rounding is far below, and what anot
 _SEE_ALL_ROWS: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
 
 
-def measured_facts(plan: Plan, path: Path) -> dict[str, float]:
-    """Returns how far the graph at `path` is from the one that it was made of; nothing for one that is very large."""
+def measured_facts(plan: Plan, path: Path, pool: SessionPool) -> dict[str, float]:
+    """Returns how far the graph at `path` is from the one that it was made of; nothing for one that is very large.
+
+    Args:
+        plan: The graph that was made.
+        path: Where it is.
+        pool: Opens the session of the one that it was made of, or has it.
+    """
     if not _is_measured(plan):
         return {}
     from optimum_fixedshape.differences import measure_difference
 
     # Vocabularies are told from the original's file: here what looks them up may be fused, or quantized.
     made = replace(plan.fixed, external_data=read_contract(path).external_data)
-    return {"difference": measure_difference(plan.path, path, contract=made)}
+    return {"difference": measure_difference(plan.path, path, contract=made, pool=pool)}
 
 
 def check_rows(plan: Plan, original: onnx.ModelProto, pool: SessionPool) -> None:

@@ -87,7 +87,7 @@ def pipeline(
     _check_model(model, task)
     loading = dict(model_kwargs or {}) | {name: kwargs.pop(name) for name in _OF_MODELS & kwargs.keys()}
     hub = hub_among({**loading, "revision": revision, "token": token})
-    identity = _identity_of(model, task, hub, loading.get("file_name"))
+    identity = _identity_of(model, task, config, hub, loading.get("file_name"))
     row = identity.task
     if row is None:
         raise UnsupportedTaskError("Pass task=, such as 'text-classification': the model does not tell it.", task=None)
@@ -137,10 +137,10 @@ def _check_model(model: Any, task: str | None) -> None:
         )
 
 
-def _identity_of(model: Any, task: str | None, hub: HubOptions, file_name: str | None) -> Identity:
+def _identity_of(model: Any, task: str | None, config: Any, hub: HubOptions, file_name: str | None) -> Identity:
     """What the model is for, or is to be used for."""
     if not isinstance(model, FixedShapeMixin):
-        return identify_model(model, task=task, file_name=file_name, hub=hub)
+        return identify_model(model, task=task, config=config, file_name=file_name, hub=hub)
     name = task or model.fixed_shape_config.task or (model.task and model.task.name)
     # Where models of several kinds have the task, the row is that of the model's kind.
     return Identity(find_task(name, model=model.task.model if model.task else None) if name else None)

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers.pipelines.base import ChunkPipeline
 
-from optimum_fixedshape.errors import ProcessorError, QuestionTooLongError
+from optimum_fixedshape.errors import InvalidArgumentError, ProcessorError, QuestionTooLongError
 
 from .spans import block_tokens, find_spans, locate_span, read_row
 
@@ -175,7 +175,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]  # transfo
             given["top_k"] = given["topk"]
         for name in ("top_k", "max_answer_len"):
             if given.get(name, 1) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {given[name]}.")
+                raise InvalidArgumentError(f"`{name}` must be at least 1, got {given[name]}.")
         before = ("padding", "doc_stride", "max_question_len", "max_seq_len")
         after = ("top_k", "max_answer_len", "handle_impossible_answer", "align_to_words")
         pick = [{name: given[name] for name in names if name in given} for names in (before, after)]

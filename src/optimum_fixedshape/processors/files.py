@@ -1,4 +1,7 @@
-"""The files of processors: which they are, copies of them, and those for a graph that came with none."""
+"""The files of processors: which they are, copies of them, and those for a graph that came with none.
+
+Copying takes no processor: transformers is imported by what derives one.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,6 @@ from optimum_fixedshape.errors import InvalidModelError, warn
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.tasks import Task
 
-from .audio import default_feature_extractor
-from .canvas import default_image_processor
-from .combined import ROLES
 from .finding import FILES
 
 _OF_PROCESSORS: Final = (
@@ -86,6 +86,8 @@ def pad_token_of(folder: Path) -> int | None:
 
 def _needed(row: Task | None, contract: ShapeContract) -> list[str]:
     """The kinds of processors that go with a graph and its task."""
+    from .combined import ROLES
+
     taken = [kind for kind, roles in ROLES.items() if any(role in contract.sizes for role in roles)]
     if "video_processor" in taken:
         taken = [kind for kind in taken if kind != "image_processor"]
@@ -96,8 +98,12 @@ def _needed(row: Task | None, contract: ShapeContract) -> list[str]:
 def _derive(kind: str, ladder: ShapeLadder, folder: Path) -> None:
     """Writes a processor of the usual settings, or says that there is none."""
     if kind == "image_processor":
+        from .canvas import default_image_processor
+
         default_image_processor(ladder).save_pretrained(folder)
     elif kind == "feature_extractor" and SAMPLES in ladder.largest.sizes:
+        from .audio import default_feature_extractor
+
         default_feature_extractor(ladder).save_pretrained(folder)
     else:
         warn(

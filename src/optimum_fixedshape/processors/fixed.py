@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Any, ClassVar, get_args
 
-from optimum_fixedshape.errors import ProcessorError
+from optimum_fixedshape.errors import InvalidArgumentError, ProcessorError
 from optimum_fixedshape.fitting import Feed, Fill, fit, prepare
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.tasks import Overflow
@@ -98,10 +98,10 @@ def check_overflow(overflow: Any) -> None:
     """Raises an error if `overflow` is no policy.
 
     Raises:
-        ValueError: It is none.
+        InvalidArgumentError: It is none.
     """
     if overflow not in get_args(Overflow):
-        raise ValueError(f"overflow must be 'error', 'truncate' or 'window', got {overflow!r}.")
+        raise InvalidArgumentError(f"overflow must be 'error', 'truncate' or 'window', got {overflow!r}.")
 
 
 def feeds_of(

@@ -2,6 +2,7 @@
 
 from .finding import (
     REGISTRY_PREFIX,
+    REMOTE_PREFIX,
     find_task,
     task_of_architectures,
     task_of_model,
@@ -12,6 +13,7 @@ from .table import TASKS, Modality, Overflow, Task
 
 __all__ = [
     "REGISTRY_PREFIX",
+    "REMOTE_PREFIX",
     "TASKS",
     "Modality",
     "Overflow",

@@ -12,9 +12,13 @@ from .table import TASKS, Task
 REGISTRY_PREFIX = "fixed-shape-"
 """What our tasks are called in transformers' registry: the prefix and transformers' own name."""
 
+REMOTE_PREFIX = f"remote-{REGISTRY_PREFIX}"
+"""What they are called in the configurations of saved models. Under names of the registry, or transformers' own,
+transformers would ask everybody to trust the repo's code first."""
+
 
 def find_task(name: str | None, *, model: str | None = None) -> Task:
-    """Returns the row of the task called `name`, which may be an alias or carry the ``fixed-shape-`` prefix.
+    """Returns the row of the task called `name`, which may be an alias or carry one of our prefixes.
 
     Args:
         name: The task. ``translation_en_to_fr`` is a ``translation``, as in transformers.
@@ -31,7 +35,7 @@ def find_task(name: str | None, *, model: str | None = None) -> Task:
 
 def tasks_called(name: str | None) -> list[Task]:
     """Returns the rows of the task called `name`, one for each kind of model; see `find_task`."""
-    wanted = (name or "").removeprefix(REGISTRY_PREFIX)
+    wanted = (name or "").removeprefix(REMOTE_PREFIX).removeprefix(REGISTRY_PREFIX)
     if wanted.startswith("translation_"):
         wanted = "translation"
     return [task for task in TASKS if wanted in (task.name, *task.aliases)]

@@ -196,8 +196,13 @@ def test_what_an_object_means_depends_on_the_task(task, value, item, arguments):
         call_of(Item({"nothing": 1}, "here"), find_task(task))
 
 
+def heed_interrupts():
+    """What a shell starts in the background, such as a CI job, ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_run_has_written_what_it_answered(folder):
-    process = started(NAME, "run", folder)
+    process = started(NAME, "run", folder, preexec_fn=heed_interrupts)
     for _ in range(64):
         process.stdin.write("A text.\n")
     process.stdin.flush()

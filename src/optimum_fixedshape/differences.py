@@ -10,8 +10,9 @@ import numpy as np
 
 from .contract import BATCH, PAST, SEQUENCE, TOTAL, ShapeContract
 from .errors import ShapeMismatchError
-from .feeds import make_inputs, outline_of
+from .feeds import make_inputs
 from .fitting import Array
+from .graph.outline import outline_of
 from .graph.reader import read_contract
 from .roles import with_shown_outputs
 from .sessions import SessionPool

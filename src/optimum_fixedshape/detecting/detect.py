@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from optimum_fixedshape.caches import place_of
 from optimum_fixedshape.contract import ShapeContract, TensorSpec
-from optimum_fixedshape.graph.outline import read_outline
+from optimum_fixedshape.graph.outline import outline_of
 from optimum_fixedshape.graph.reader import read_contract
 from optimum_fixedshape.roles import OUTPUT_ROLES
 from optimum_fixedshape.tasks.table import TASKS, Task
@@ -70,8 +70,7 @@ def detect_task(contract: ShapeContract | str | Path, *, config: Mapping[str, An
     """
     if not isinstance(contract, ShapeContract):
         contract = read_contract(contract)
-    at_hand = contract.path is not None and contract.path.is_file()
-    clues = Clues(contract, read_outline(contract.path) if at_hand and contract.path else None)
+    clues = Clues(contract, outline_of(contract))
     fitting = [(task, guess) for task in TASKS if (guess := _guess(task, clues))]
     fitting.sort(key=lambda pair: -pair[1].score)
     ranked = _decided(fitting, tuple((config or {}).get("architectures") or ()))

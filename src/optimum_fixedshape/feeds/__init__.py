@@ -1,5 +1,5 @@
 """Random inputs for any graph."""
 
-from .generate import generate_inputs, make_inputs, outline_of
+from .generate import generate_inputs, make_inputs
 
-__all__ = ["generate_inputs", "make_inputs", "outline_of"]
+__all__ = ["generate_inputs", "make_inputs"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_fixedshape.contract import ShapeContract, TensorSpec
 from optimum_fixedshape.errors import MissingInputError, ShapeMismatchError
-from optimum_fixedshape.graph.outline import Outline, read_outline
+from optimum_fixedshape.graph.outline import Outline, outline_of
 from optimum_fixedshape.graph.reader import read_contract
 
 from .making import Part, maker_of
@@ -52,15 +52,6 @@ def generate_inputs(
     if not isinstance(contract, ShapeContract):
         contract = read_contract(contract)
     return make_inputs(contract, outline_of(contract), seed, sizes=sizes, padded=padded)
-
-
-def outline_of(contract: ShapeContract) -> Outline | None:
-    """Returns what the graph of a contract computes, or None where its file is not at hand.
-
-    Raises:
-        InvalidModelError: The file is no ONNX graph.
-    """
-    return read_outline(contract.path) if contract.path is not None and contract.path.is_file() else None
 
 
 def make_inputs(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO, Final
 
+from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.graph.header import UNDEFINED, Header, Kind, Span, Table, known, open_header
 
 _DEEPEST_GRAPH = 16
@@ -146,6 +147,15 @@ def read_outline(path: str | os.PathLike[str] | BinaryIO) -> Outline:
             raise header.invalid(header.whole.end, "a graph", "the end of the file")
     inputs = tuple(name for name in found.inputs if name not in found.weights)
     return Outline(tuple(found.nodes), found.weights, inputs, tuple(found.outputs))
+
+
+def outline_of(contract: ShapeContract) -> Outline | None:
+    """Returns what the graph of a contract computes, or None where its file is not at hand.
+
+    Raises:
+        InvalidModelError: The file is no ONNX graph.
+    """
+    return read_outline(contract.path) if contract.path is not None and contract.path.is_file() else None
 
 
 @dataclass

@@ -9,7 +9,7 @@ from optimum_fixedshape.contract import SAMPLES, SEQUENCE, Axis, ShapeContract
 from optimum_fixedshape.errors import ShapeMismatchError
 from optimum_fixedshape.graph.heads import activation_of
 from optimum_fixedshape.graph.lookups import Lookups
-from optimum_fixedshape.graph.outline import Outline, read_outline
+from optimum_fixedshape.graph.outline import outline_of
 from optimum_fixedshape.roles import CHANNELS, FRAMES, HEIGHT, MEL, MEL_FRAMES, WIDTH
 from optimum_fixedshape.tasks import Task
 
@@ -113,7 +113,7 @@ def labels_of(contract: ShapeContract, row: Task | None = None) -> int | None:
 
 def activation(contract: ShapeContract) -> str | None:
     """Returns the operator that makes probabilities of the logits within the graph, or None."""
-    logits, outline = _logits(contract), _outline(contract)
+    logits, outline = _logits(contract), outline_of(contract)
     return activation_of(outline, logits.session_name) if logits and outline else None
 
 
@@ -130,10 +130,6 @@ def pipeline_settings(contract: ShapeContract, row: Task | None) -> dict[str, An
 
 def _logits(contract: ShapeContract) -> Any:
     return next((spec for spec in contract.outputs if spec.name == "logits" and spec.axes), None)
-
-
-def _outline(contract: ShapeContract) -> Outline | None:
-    return read_outline(contract.path) if contract.path and contract.path.is_file() else None
 
 
 def _problem(labels: int, activation: str | None) -> str:
@@ -177,7 +173,7 @@ def _words_of(contract: ShapeContract, row: Task | None) -> int | None:
     if row and row.model in _OF_WORDS and logits and logits.axes[-1].size:
         return int(logits.axes[-1].size)
     spec = next((spec for spec in contract.inputs if spec.name == "input_ids"), None)
-    outline = _outline(contract) if spec else None
+    outline = outline_of(contract) if spec else None
     return Lookups(outline).rows(spec.session_name) if spec and outline else None
 
 

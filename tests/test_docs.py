@@ -47,7 +47,7 @@ def test_the_code_of_a_page_runs(page, exported, specimen, tmp_path):
 def calls_of(block: str) -> str:
     """Python that runs a block's commands of this package in a shell, in the page's own place and order."""
     lines = block.replace("\\\n", " ").splitlines()
-    ours = [line for line in lines if re.match(r"optimum-fixedshape |optimum-cli fixed-shape ", line)]
+    ours = [line for line in lines if re.match(r"(echo .*\| )?(optimum-fixedshape|optimum-cli fixed-shape) ", line)]
     calls = [f"subprocess.run({line!r}, shell=True, check=True, stdout=subprocess.DEVNULL)" for line in ours]
     return "\n".join(["import subprocess", *calls])
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 import optimum_fixedshape as fixedshape
 from optimum_fixedshape import ORTModelForCausalLM, ORTModelForFeatureExtraction, pin_shapes, read_contract
 from optimum_fixedshape.config import CONFIG_NAME, FixedShapeConfig
-from optimum_fixedshape.errors import GraphNotFoundError, InvalidInputError, InvalidModelError, ShapeMismatchError
+from optimum_fixedshape.errors import GraphNotFoundError, InvalidArgumentError, InvalidModelError, ShapeMismatchError
 from optimum_fixedshape.graph.weights import WEIGHTS_NAME
 
 from . import onnx_models, stock
@@ -261,7 +261,7 @@ def test_a_broken_source_is_refused_as_such(tmp_path):
     [({"dtype": "fp8"}, 'dtype must be "fp16", "int8"'), ({"calibration": []}, 'calibration= is for dtype="int8"')],
 )
 def test_options_that_make_no_sense_are_refused(options, message, dynamic, tmp_path):
-    with pytest.raises(InvalidInputError, match=message):
+    with pytest.raises(InvalidArgumentError, match=message):
         pin(dynamic.folder, tmp_path / "out", LADDER, **options)
     assert not (tmp_path / "out").exists()
 

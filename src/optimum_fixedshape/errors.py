@@ -112,7 +112,7 @@ class ProcessorError(FixedShapeError, TypeError):
 
 
 class InvalidInputError(FixedShapeError, ValueError):
-    """An image, a sound or a clip cannot be read, or there is nothing in it.
+    """An image, a sound, a clip or a line of a file cannot be read, or there is nothing in it.
 
     Attributes:
         item: What came, in a few words.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from optimum_fixedshape.contract import ShapeContract
-from optimum_fixedshape.errors import InvalidInputError
+from optimum_fixedshape.errors import InvalidArgumentError
 from optimum_fixedshape.fitting import Arrays, Fill, fit, pad_id_of, prepare
 from optimum_fixedshape.graph.pin import pin_as
 from optimum_fixedshape.graph.tensors import check_tensors
@@ -35,7 +35,7 @@ class Change:
         config: The model's ``config.json``.
 
     Raises:
-        InvalidInputError: There is no such dtype, or calibration without one that needs it.
+        InvalidArgumentError: There is no such dtype, or calibration without one that needs it.
     """
 
     optimize: bool
@@ -45,11 +45,9 @@ class Change:
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, "fp16", "int8"):
-            raise InvalidInputError(f'dtype must be "fp16", "int8" or None, got {self.dtype!r}.', item=str(self.dtype))
+            raise InvalidArgumentError(f'dtype must be "fp16", "int8" or None, got {self.dtype!r}.')
         if self.calibration is not None and self.dtype != "int8":
-            raise InvalidInputError(
-                f'calibration= is for dtype="int8", got dtype={self.dtype!r}. Leave it out.', item="calibration"
-            )
+            raise InvalidArgumentError(f'calibration= is for dtype="int8", got dtype={self.dtype!r}. Leave it out.')
 
 
 def key_of(source: Source, change: Change) -> str:

@@ -95,6 +95,7 @@ def pin_shapes(
         ShapeMismatchError: An axis is left open, or a size contradicts the graph: the message names the node that has
             another one baked in, and sizes that would work.
         InvalidModelError: A file is broken, or a shape in the graph depends on the data.
+        InvalidArgumentError: There is no such `dtype`, or `calibration` without one that needs it.
         FileExistsError: `output` is a file, or the folder that the graphs come from.
     """
     hub = HubOptions(

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -246,10 +247,9 @@ def _cases(ours: FixedShapeMixin, original: Any, seed: int) -> Iterator[_Case]:
             if rows and (rows == batch or ours.ladder.choose(asked) != index):
                 continue
             arrays = _cut(full, ours, rows) if rows else full
-            session = ours.runtime.session(index)
             calls: dict[str, Callable[[], Any]] = {
-                _OURS: lambda arrays=arrays: ours(**arrays),  # type: ignore[misc]
-                _BARE: lambda session=session, bare=bare: session.run(None, bare),  # type: ignore[misc]
+                _OURS: partial(ours, **arrays),
+                _BARE: partial(ours.runtime.session(index).run, None, bare),
             }
             if original is not None:
                 calls[_ORIGINAL] = _torch_call(original, arrays)

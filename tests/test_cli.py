@@ -171,7 +171,6 @@ def test_a_mistake_is_one_line_and_exit_code_3(args, message, folder, tmp_path, 
         (["pin", "model", "out", "--shape", "batch_size=1", "--shape", "batch_size=2"], "batch_size has 1 and 2"),
         (["run", "model", "{text}", "--set", "device=cuda"], "device: this is said by the command's own arguments"),
         (["export", "model", "out", "--set", "top_k=1"], "--with-inference"),
-        (["pin", "model", "out"], "Say which sizes"),
         (["bench", "model", "--rounds", "0"], "--rounds"),
     ],
 )

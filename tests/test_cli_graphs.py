@@ -54,6 +54,12 @@ def test_pin_makes_smaller_graphs_and_says_how_far_they_are_off(dynamic, tmp_pat
     assert all(each["difference"] > 0 for each in facts["graphs"])
 
 
+def test_pin_makes_a_fixed_graph_smaller_without_sizes(exported, tmp_path, capfd):
+    done = run_here(capfd, "pin", exported("text-classification").folder, tmp_path / "out", "--dtype", "int8", "--json")
+    assert done.code == 0, done.err
+    assert all(each["difference"] > 0 for each in json.loads(done.out)["graphs"])
+
+
 def test_pin_refuses_a_size_that_is_left_open(graph, tmp_path, capfd):
     done = run_here(capfd, "pin", graph, tmp_path / "out", "--shape", "batch_size=2")
     assert (done.code, done.out) == (3, "")

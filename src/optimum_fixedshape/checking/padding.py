@@ -232,13 +232,14 @@ def _of_left(probe: Probe, mask: TensorSpec, otherwise: Verdict) -> Finding:
     if probe.accuracy.is_quantized and difference < 0.5:
         why = "the graph is quantized, and rounds padding and data together"
     elif "position_ids" in left:
-        why = "it is read from the first place, where padding stands, as in the original. Keep the padding on the right"
+        why = "it is read from the first place, where padding stands, as in the original"
     else:
-        why = (
-            "the graph takes no position_ids, and counts places or reads its answer from the first one, as the "
-            "original does. Keep the padding on the right"
-        )
-    return Finding(otherwise, f"Padding on the left changes the answer: {why}.", str(seen), facts)
+        why = "the graph takes no position_ids, and counts places or reads from the first one, as the original"
+    if otherwise is Verdict.PASS:
+        what = f"Padding goes on the right here; on the left it would change the answer: {why}."
+    else:
+        what = f"Padding on the left changes the answer: {why}. Let the tokenizer pad on the right."
+    return Finding(otherwise, what, str(seen), facts)
 
 
 def _last(probe: Probe, outputs: Outputs, length: int) -> Outputs:

@@ -59,8 +59,6 @@ def pin(
     local_files_only: LocalFilesOnly = False,
 ) -> None:
     """Fix the dynamic sizes of a graph: one graph for each shape, and one file of weights. The input stays as it is."""
-    if not shape:
-        raise typer.BadParameter("Say which sizes: batch_size=1 sequence_length=16,64.", param_hint="--shape")
     options = given(
         **{"optimize": optimize, "dtype": dtype.value if dtype else None},
         **{"calibration": list(read_samples(calibration)) if calibration else None},

@@ -23,11 +23,16 @@ class Report(Protocol):
     """What `check_model` found: a `checking.report.Report`."""
 
     @property
-    def provider(self) -> str: ...  # noqa: D102
+    def provider(self) -> str:
+        """The execution provider that was asked for."""
+
     @property
-    def verdict(self) -> Any: ...  # noqa: D102
+    def verdict(self) -> Any:
+        """The worst verdict of all lines."""
+
     @property
-    def lines(self) -> Sequence[Any]: ...  # noqa: D102
+    def lines(self) -> Sequence[Any]:
+        """One for each thing that was checked."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from .caches import ENCODER, FOLLOWING, MERGED, kind_of
 from .contract import BATCH, BATCHES, FILLED, PAST, SEQUENCE, Axis, ShapeContract
 from .errors import ShapeMismatchError
 
+TOKENS_OF_A_RUN = 16
+"""What a run costs besides its tokens, in tokens: the call, and reading the weights."""
+
 
 @dataclass(frozen=True)
 class ShapeLadder:
@@ -48,9 +51,12 @@ class ShapeLadder:
 
     def limit(self, role: str) -> int | None:
         """The largest size along `role` that any rung takes, or None where there is no limit."""
-        sizes = [rung.sizes.get(role) for rung in self.rungs]
-        fixed = [size for size in sizes if size is not None]
-        return max(fixed) if len(fixed) == len(sizes) else None
+        return self._limits.get(role)
+
+    @cached_property
+    def _limits(self) -> dict[str, int]:
+        sizes = {role: [rung.sizes.get(role) for rung in self.rungs] for rung in self.rungs for role in rung.sizes}
+        return {role: max(filter(None, each)) for role, each in sizes.items() if None not in each}
 
     def holding(self, sizes: Mapping[str, int]) -> list[int]:
         """Indices of the rungs that hold one item of these sizes; the number of rows is no limit.
@@ -66,9 +72,10 @@ class ShapeLadder:
         ]
 
     def choose(self, sizes: Mapping[str, int]) -> int:
-        """Returns the index of the rung that computes the fewest elements for rows of these sizes.
+        """Returns the index of the rung that costs least for rows of these sizes: by the elements that it computes.
 
-        Where two rungs tie, the one that needs fewer runs wins, and then the one with fewer slots for a cache.
+        Of texts, every run counts as `TOKENS_OF_A_RUN` tokens more. Where two rungs tie, the one that needs fewer runs
+        wins, and then the one with fewer slots for a cache.
 
         Args:
             sizes: Rows and the size of one row, by role.
@@ -86,7 +93,8 @@ class ShapeLadder:
                 pieces = -(-max(size, 1) // least) if role in BATCHES else 1
                 runs *= pieces
                 computed *= pieces * least
-            return computed, runs, rung.sizes.get(PAST) or 0
+            calls = runs * TOKENS_OF_A_RUN if SEQUENCE in sizes else 0
+            return computed + calls, runs, rung.sizes.get(PAST) or 0
 
         return min(self.holding(sizes), key=cost)
 

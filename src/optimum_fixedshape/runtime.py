@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -27,6 +27,22 @@ _CUTS = (
     "truncation=True or overflow='truncate' cuts it; overflow='window' runs overlapping windows and merges them "
     "(for a processor or a pipeline); or "
 )
+
+
+class Run(NamedTuple):
+    """Rows of tokens that go into a session together.
+
+    Attributes:
+        rung: Its index.
+        rows: Rows of the run, those that only fill the batch among them.
+        length: Tokens of each.
+        members: Which rows are real, by their place among all.
+    """
+
+    rung: int
+    rows: int
+    length: int
+    members: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,8 @@ class Runtime:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[int, _Count] = defaultdict(_Count)
+        self._lengths: dict[int, int] = {}
+        self._shapes: dict[tuple[int, int], tuple[int, int | None]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"ladder": self.ladder, "graphs": self.graphs, "fill": self.fill, "pool": self.pool}
@@ -159,6 +177,45 @@ class Runtime:
         """Returns the session of a rung; see `SessionPool.get`."""
         return self.pool.get(self.graphs[index], self.ladder.rungs[index])
 
+    def plan(self, lengths: Sequence[int], rows: int = 1) -> Iterator[Run]:
+        """Yields runs that together hold rows of tokens, and counts them in `stats`.
+
+        Rows that go to one rung share runs: as many as fill its largest batch, and the rest where it costs least.
+
+        Args:
+            lengths: The tokens of each row.
+            rows: How many go into a run where the graph leaves that open.
+        """
+        groups: dict[int, list[int]] = defaultdict(list)
+        for index, length in enumerate(lengths):
+            groups[self._rung_length(length)].append(index)
+        for length, members in groups.items():
+            start = 0
+            while start < len(members):
+                rung, batch = self._shape(len(members) - start, length)
+                some = members[start : start + (batch or rows)]
+                start += len(some)
+                run = Run(rung, batch or len(some), length, some)
+                self._add(rung, 1, len(some), sum(lengths[i] for i in some), run.rows * length)
+                yield run
+
+    def _rung_length(self, length: int) -> int:
+        """The tokens that a row of this length is padded to."""
+        if length not in self._lengths:
+            self._lengths[length] = dict(self._target({BATCH: 1, SEQUENCE: length}, None))[SEQUENCE]
+        return self._lengths[length]
+
+    def _shape(self, rows: int, length: int) -> tuple[int, int | None]:
+        """The rung for the next of so many rows, and its batch."""
+        if (rows, length) not in self._shapes:
+            rungs = self.ladder.rungs
+            fitting = [i for i in self.ladder.holding({SEQUENCE: length}) if rungs[i].sequence_length in (length, None)]
+            rung = max(fitting, key=lambda i: rungs[i].batch_size or 0)
+            if (rungs[rung].batch_size or 0) > rows:
+                rung = self.ladder.choose({BATCH: rows, SEQUENCE: length})
+            self._shapes[rows, length] = (rung, rungs[rung].batch_size)
+        return self._shapes[rows, length]
+
     def _asked(self, items: Sequence[Mapping[str, int]], target: Mapping[str, int]) -> dict[str, int]:
         """The sizes of all the items together."""
         asked = {**items[0], **target}
@@ -174,12 +231,17 @@ class Runtime:
             asked: The sizes of all of them together.
         """
         rung = self.ladder.rungs[index]
+        real = sum(math.prod(sizes.values()) for sizes in items)
+        computed = runs * math.prod(rung.sizes.get(role) or size for role, size in asked.items())
+        self._add(index, runs, rows_of(asked), real, computed)
+
+    def _add(self, index: int, runs: int, rows: int, real: int, computed: int) -> None:
         with self._lock:
             count = self._counts[index]
             count.runs += runs
-            count.rows += rows_of(asked)
-            count.real += sum(math.prod(sizes.values()) for sizes in items)
-            count.computed += runs * math.prod(rung.sizes.get(role) or size for role, size in asked.items())
+            count.rows += rows
+            count.real += real
+            count.computed += computed
 
     @property
     def stats(self) -> tuple[RungStats, ...]:

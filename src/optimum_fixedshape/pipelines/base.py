@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from transformers.pipelines.base import ChunkPipeline
 from transformers.pipelines.pt_utils import PipelineIterator
 
-from optimum_fixedshape.contract import BATCH, BATCHES, IMAGES, SAMPLES, SEQUENCE, SOUNDS, ShapeContract
+from optimum_fixedshape.contract import SAMPLES, SEQUENCE
 from optimum_fixedshape.errors import InputTooLongError, UnsupportedTaskError
 from optimum_fixedshape.fitting import Arrays
 from optimum_fixedshape.models.base import FixedShapeMixin
@@ -26,13 +26,12 @@ from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.tasks import Overflow, Task, find_task
 from optimum_fixedshape.windows import Windows, cut_windows, merge_windows, plan_windows
 
+from .ahead import items_at_once, take
 from .inputs import Restarting, as_transformers_takes_it
+from .lean.path import PLAIN, LeanPath
 from .processors import KINDS, check_processors, fix_processors, overflow_of
 
-# A list is answered as a whole; whoever goes through a dataset waits for the first answers, and through a generator
-# perhaps for the next item.
-_LOOK_AHEAD_BATCHES = ((list, 64), (Sized, 16))
-_LOOK_AHEAD_BYTES = 64 * 2**20
+_PARTS = ("model", "tokenizer", "image_processor", "feature_extractor")
 _ITEMS = ("inputs", "sequences", "images", "image", "audios", "videos")
 Params = dict[str, Any]
 
@@ -49,6 +48,8 @@ class FixedShapePipeline:
         processor: A combination of them, in place of its parts.
         overflow: What happens to items longer than the largest rung; by default what a processor was made with,
             else what `tasks.TASKS` says for the task.
+        max_delay_items: How many items of a generator or a dataset are taken before the first of them is answered, so
+            that those of like size share a run. By default as many as fill a few batches.
         device: As in transformers; by default the model's.
         **kwargs: What transformers' class takes.
 
@@ -57,7 +58,13 @@ class FixedShapePipeline:
         UnsupportedTaskError: The model is for another task.
     """
 
+    lean_path: ClassVar[type[LeanPath] | None] = None
+    """How the task is answered without transformers' loops, or None."""
+
     fixed_task: str
+    lean: bool = True
+    """Whether items go the lean path where there is one; the answers are the same."""
+
     model: Any
     tokenizer: Any
     overflow: Overflow
@@ -73,6 +80,7 @@ class FixedShapePipeline:
         video_processor: Any = None,
         processor: Any = None,
         overflow: Overflow | None = None,
+        max_delay_items: int | None = None,
         device: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -84,6 +92,7 @@ class FixedShapePipeline:
         }
         needed = check_processors(row, model.contract, given)
         self.overflow = overflow or overflow_of(needed) or row.overflow
+        self.max_delay_items = max_delay_items
         kwargs.setdefault("task", row.name)
         kwargs.update(fix_processors(needed, row, model.ladder, self.overflow))
         base: Any = super()
@@ -115,22 +124,16 @@ class FixedShapePipeline:
         postprocess_params: Params,
     ) -> PipelineIterator:
         """Returns the answers, computed as they are asked for."""
-        run = partial(
-            self._forward_items,
-            ahead=max(batch_size, _look_ahead(self.model.contract, inputs)),
-            preprocess_params=preprocess_params,
-            forward_params=forward_params,
-        )
-        forwarded = Restarting(inputs, run) if isinstance(inputs, Sized) else run(inputs)
-        this: Any = self
-        return PipelineIterator(forwarded, this.postprocess, postprocess_params)
+        call = _Call(batch_size, preprocess_params, forward_params, postprocess_params)
+        run = partial(self._answers, call=call, ahead=self._look_ahead(inputs, batch_size))
+        answers = Restarting(inputs, run) if isinstance(inputs, Sized) else run(inputs)
+        return PipelineIterator(answers, _same, {})
 
     def run_single(
         self, inputs: Any, preprocess_params: Params, forward_params: Params, postprocess_params: Params
     ) -> Any:
         """Returns the answer to one item."""
-        answers = self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params)
-        return next(iter(answers))
+        return next(self._answers_to([inputs], 0, _Call(1, preprocess_params, forward_params, postprocess_params)))
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Saves the model and its processors to a folder."""
@@ -144,21 +147,52 @@ class FixedShapePipeline:
         """Whether a text longer than the graph stays whole where transformers' class would cut it unasked."""
         return self.overflow != "truncate" and self.model.ladder.limit(SEQUENCE) is not None
 
-    def _forward_items(
-        self, items: Iterable[Any], *, ahead: int, preprocess_params: Params, forward_params: Params
-    ) -> Iterator[Any]:
-        """What transformers' `_forward` makes of each item: a list of it in pipelines that work in chunks."""
-        prepared = (self._prepare(index, item, preprocess_params) for index, item in enumerate(items))
-        failure = None
+    def _look_ahead(self, inputs: Any, batch_size: int) -> int:
+        """How many items are taken at once."""
+        if self.max_delay_items is not None and not isinstance(inputs, list):
+            return self.max_delay_items
+        return max(batch_size, items_at_once(self.model.contract, inputs, batch_size))
+
+    def _answers(self, items: Iterable[Any], *, call: _Call, ahead: int) -> Iterator[Any]:
+        source, first, failure = iter(items), 0, None
         while failure is None:
-            some, failure = _take(prepared, ahead)
+            some, failure = take(source, ahead)
             if not some:
                 break
-            outputs = self._outputs([chunk for chunks in some for chunk in chunks])
-            for chunks in some:
-                results = zip(chunks, outputs, strict=False)
-                forwarded = [self._forwarded(chunk.inputs, output, forward_params) for chunk, output in results]
-                yield forwarded if isinstance(self, ChunkPipeline) else forwarded[0]
+            yield from self._answers_to(some, first, call)
+            first += len(some)
+        if failure is not None:
+            raise failure
+
+    def _answers_to(self, items: Sequence[Any], first: int, call: _Call) -> Iterator[Any]:
+        """The answers to some of the items, the first of which has this place among all."""
+        path = self._path()
+        answers = path.answers(items, call.rows, call.preprocess, call.postprocess) if path else [PLAIN] * len(items)
+        rest = [(first + i, item) for i, item in enumerate(items) if answers[i] is PLAIN]
+        plain = self._plain_answers(rest, call)
+        for answer in answers:
+            yield next(plain) if answer is PLAIN else answer
+
+    def _path(self) -> LeanPath | None:
+        if not self.lean or self.lean_path is None:
+            return None
+        parts = [self.__dict__.get(name) for name in _PARTS]
+        known = self.__dict__.get("_known_path")
+        if known is None or any(one is not other for one, other in zip(known[0], parts, strict=True)):
+            known = self.__dict__["_known_path"] = (parts, self.lean_path.of(self))
+        path: LeanPath | None = known[1]
+        return path
+
+    def _plain_answers(self, items: Sequence[tuple[int, Any]], call: _Call) -> Iterator[Any]:
+        """The answers as transformers' own class makes them of the model's outputs."""
+        this: Any = self
+        prepared = (self._prepare(index, item, call.preprocess) for index, item in items)
+        some, failure = take(prepared, len(items))
+        outputs = self._outputs([chunk for chunks in some for chunk in chunks])
+        for chunks in some:
+            results = zip(chunks, outputs, strict=False)
+            forwarded = [self._forwarded(chunk.inputs, output, call.forward) for chunk, output in results]
+            yield this.postprocess(forwarded if isinstance(self, ChunkPipeline) else forwarded[0], **call.postprocess)
         if failure is not None:
             raise failure
 
@@ -205,6 +239,15 @@ class FixedShapePipeline:
         return replay._forward(inputs, **params)
 
 
+class _Call(NamedTuple):
+    """What one call asks for: the rows of a run where the graph leaves them open, and transformers' parameters."""
+
+    rows: int
+    preprocess: Params
+    forward: Params
+    postprocess: Params
+
+
 @dataclass(frozen=True)
 class _Chunk:
     """An item as the tokenizer made it, or a part of one.
@@ -240,27 +283,8 @@ class StandIn:
         return getattr(self.__dict__["_real"], name)
 
 
-def _take(steps: Iterator[Any], most: int) -> tuple[list[Any], Exception | None]:
-    """Up to `most` results, and the error that ended them early: what came before it is still answered."""
-    taken = []
-    try:
-        for step in islice(steps, most):
-            taken.append(step)  # noqa: PERF402 - extend() would lose what came before an error
-    except Exception as error:
-        return taken, error
-    return taken, None
-
-
-def _look_ahead(contract: ShapeContract, inputs: Any) -> int:
-    """How many items to prepare before they run: enough to fill batches of every rung, bounded in memory."""
-    rows = next((contract.sizes.get(role) for role in (BATCH, IMAGES, SOUNDS) if role in contract.sizes), None)
-    if rows is None:
-        return 1
-    batches = next((most for kind, most in _LOOK_AHEAD_BATCHES if isinstance(inputs, kind)), 1)
-    tensors = (*contract.inputs, *contract.outputs)
-    sizes = ([axis.size or 1 for axis in spec.axes or () if axis.role not in BATCHES] for spec in tensors)
-    row = 4 * sum(int(np.prod(each)) for each in sizes)
-    return max(rows, min(batches * rows, _LOOK_AHEAD_BYTES // row))
+def _same(answer: Any) -> Any:
+    return answer
 
 
 def _name_of_class(model: Any) -> str | None:

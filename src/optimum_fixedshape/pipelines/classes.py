@@ -14,6 +14,14 @@ from optimum_fixedshape.contract import SEQUENCE
 
 from . import question_answering
 from .base import FixedShapePipeline, StandIn
+from .embedding import EmbeddingMixin
+from .lean.classification import ClassificationPath
+from .lean.features import FeaturePath
+from .lean.hypotheses import HypothesisPath
+from .lean.images import ImageClassificationPath
+from .lean.masks import MaskPath
+from .lean.sounds import AudioClassificationPath
+from .lean.tokens import TokenPath
 from .sound import SoundPipeline, SpeechPipeline
 from .towers import PairsPipeline
 from .vision import ClipPipeline, ImagePipeline
@@ -24,24 +32,32 @@ class TextClassificationPipeline(FixedShapePipeline, transformers.TextClassifica
     """transformers' `TextClassificationPipeline` on a fixed graph."""
 
     fixed_task = "text-classification"
+    lean_path = ClassificationPath
 
 
-class FeatureExtractionPipeline(FixedShapePipeline, transformers.FeatureExtractionPipeline):  # type: ignore[misc]
+class FeatureExtractionPipeline(
+    EmbeddingMixin,
+    FixedShapePipeline,
+    transformers.FeatureExtractionPipeline,  # type: ignore[misc]
+):
     """transformers' `FeatureExtractionPipeline` on a fixed graph."""
 
     fixed_task = "feature-extraction"
+    lean_path = FeaturePath
 
 
 class FillMaskPipeline(FixedShapePipeline, transformers.FillMaskPipeline):  # type: ignore[misc]
     """transformers' `FillMaskPipeline` on a fixed graph."""
 
     fixed_task = "fill-mask"
+    lean_path = MaskPath
 
 
 class TokenClassificationPipeline(FixedShapePipeline, transformers.TokenClassificationPipeline):  # type: ignore[misc]
     """transformers' `TokenClassificationPipeline` on a fixed graph."""
 
     fixed_task = "token-classification"
+    lean_path = TokenPath
 
     def preprocess(self, sentence: Any, offset_mapping: Any = None, **params: Any) -> Iterator[Any]:
         """Yields the windows that ``stride=`` asks for, else the whole text, where transformers would cut it."""
@@ -77,6 +93,7 @@ class ZeroShotClassificationPipeline(FixedShapePipeline, transformers.ZeroShotCl
     """transformers' `ZeroShotClassificationPipeline` on a fixed graph."""
 
     fixed_task = "zero-shot-classification"
+    lean_path = HypothesisPath
 
     def _parse_and_tokenize(self, sequence_pairs: Any, **kwargs: Any) -> Any:
         """Transformers cuts the text to the tokenizer's length; here it is cut only if somebody said so."""
@@ -89,6 +106,7 @@ class ImageClassificationPipeline(ImagePipeline, transformers.ImageClassificatio
     """transformers' `ImageClassificationPipeline` on a fixed graph."""
 
     fixed_task = "image-classification"
+    lean_path = ImageClassificationPath
 
 
 class ObjectDetectionPipeline(ImagePipeline, transformers.ObjectDetectionPipeline):  # type: ignore[misc]
@@ -139,6 +157,7 @@ class AudioClassificationPipeline(SoundPipeline, transformers.AudioClassificatio
     """transformers' `AudioClassificationPipeline` on a fixed graph."""
 
     fixed_task = "audio-classification"
+    lean_path = AudioClassificationPath
 
 
 class AutomaticSpeechRecognitionPipeline(SpeechPipeline, transformers.AutomaticSpeechRecognitionPipeline):  # type: ignore[misc]

@@ -13,7 +13,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
@@ -36,6 +36,47 @@ def share(tokenizer: Tokenizer) -> Tokenizer:
     if tokenizer.padding is not None:
         twin.enable_padding(**tokenizer.padding)
     return twin
+
+
+class Cut(NamedTuple):
+    """Where Rust cuts: the most tokens, of which text of a pair, and from which end."""
+
+    most: int
+    strategy: str
+    direction: str
+
+
+def rust_alone(tokenizer: Any, cut: Cut | None) -> Tokenizer:
+    """Returns a Rust tokenizer that pads nothing, to call directly.
+
+    Args:
+        tokenizer: A fixed tokenizer that `is_rust_alone`.
+        cut: Where it cuts; None for nowhere.
+    """
+    rust = tokenizer._tokenizer
+
+    def make() -> Tokenizer:
+        twin = share(rust)
+        twin.no_padding()
+        twin.no_truncation()
+        twin.encode_special_tokens = tokenizer.split_special_tokens
+        if cut is not None:
+            twin.enable_truncation(cut.most, strategy=cut.strategy, direction=cut.direction)
+        return twin
+
+    template = rust.post_processor and rust.post_processor.__getstate__()
+    backends: Backends = tokenizer._backends
+    return backends.get((rust, template, tokenizer.split_special_tokens, cut), make)
+
+
+def is_rust_alone(plain: type) -> bool:
+    """Whether a tokenizer class encodes as Rust's tokenizer does, and does nothing before or after it."""
+    homes = (getattr(plain, name, PreTrainedTokenizerBase).__module__ for name in _ENCODING)
+    is_stock = all(home.startswith("transformers.tokenization_") for home in homes)
+    return is_stock and not _changes_template(plain)
+
+
+_ENCODING = ("__call__", "_encode_plus", "_batch_encode_plus", "_call_one", "set_truncation_and_padding")
 
 
 def own_copy(tokenizer: Any) -> Any:

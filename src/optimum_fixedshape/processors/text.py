@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from optimum_fixedshape.contract import BATCH, SEQUENCE
 from optimum_fixedshape.errors import warn
@@ -13,7 +15,7 @@ from optimum_fixedshape.fitting import Feed, Fill
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.tasks import Overflow
 
-from .backends import Backends, for_one_call, own_copy
+from .backends import Backends, Cut, for_one_call, is_rust_alone, own_copy, rust_alone
 from .encoding import encode, pad
 from .fixed import FixedShapeProcessor, check_kind, check_overflow, feeds_of, fix, named_arguments
 
@@ -39,6 +41,7 @@ class FixedShapeTokenizer(FixedShapeProcessor):
     is_fast: bool
     model_max_length: int
     num_special_tokens_to_add: Callable[..., int]
+    truncation_side: str
 
     @property
     def limit(self) -> int | None:
@@ -99,6 +102,30 @@ class FixedShapeTokenizer(FixedShapeProcessor):
     def for_one_call(self, call: Mapping[str, Any]) -> Any:
         """Returns a plain tokenizer to make `call` with; see `backends.for_one_call`."""
         return for_one_call(self, call, self._plain_class)
+
+    @property
+    def is_rust_alone(self) -> bool:
+        """Whether encoding is all Rust's, so that `rust` gives what a call does."""
+        return (
+            self.is_fast and isinstance(self.__dict__.get("_tokenizer"), Tokenizer) and is_rust_alone(self._plain_class)
+        )
+
+    def rust(self, truncation: bool | str | None = None, max_length: int | None = None) -> Tokenizer:
+        """Returns the Rust tokenizer that encodes as a call with these arguments, without padding.
+
+        Args:
+            truncation: As in a call; None does what `overflow` says.
+            max_length: As in a call that states a truncation.
+        """
+        limit = self.limit
+        if truncation is None:
+            truncation = limit is not None and self.overflow == "truncate"
+        most = self.model_max_length if max_length is None else max_length
+        most = most if limit is None else min(most, limit)
+        if not truncation or truncation == "do_not_truncate" or most > LARGE_INTEGER:
+            return rust_alone(self, None)
+        strategy = "longest_first" if truncation is True else truncation
+        return rust_alone(self, Cut(most, strategy, self.truncation_side))
 
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """Returns a plain tokenizer with the same rules and a new vocabulary."""

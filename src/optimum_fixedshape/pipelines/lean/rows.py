@@ -1,0 +1,94 @@
+"""Encoded texts on a ladder: grouped by rung, in full batches, from Rust's encodings to the graph's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeContract, TensorSpec
+from optimum_fixedshape.fitting import Array, Arrays
+from optimum_fixedshape.runtime import Run, Runtime
+
+_OF_ROWS = ((BATCH, SEQUENCE),)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one run gave for the rows that are real.
+
+    Attributes:
+        members: The places of the rows among all that were asked for.
+        lengths: The tokens of each row.
+        output: ``(rows, ...)``; an axis that follows the tokens is as long as the rung.
+    """
+
+    members: Sequence[int]
+    lengths: Sequence[int]
+    output: Array
+
+
+class TextRows:
+    """Runs encoded texts for one output of a graph. Safe to share between threads.
+
+    Args:
+        runtime: Runs the graph.
+        output: The output to compute.
+        makes_types: Whether the tokenizer makes ``token_type_ids``; where it does not, they are 0.
+    """
+
+    known: ClassVar[frozenset[str]] = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
+
+    def __init__(self, runtime: Runtime, output: str, *, makes_types: bool) -> None:
+        self.runtime = runtime
+        self._output = next(spec for spec in runtime.ladder.largest.outputs if spec.name == output)
+        self._makes_types = makes_types
+
+    @classmethod
+    def takes(cls, contract: ShapeContract) -> bool:
+        """Whether a graph's inputs are such as texts alone can fill, row by row and token by token."""
+        names = set(contract.input_names)
+        axes = {spec.roles() for spec in contract.inputs}
+        return "input_ids" in names and names <= cls.known and axes <= set(_OF_ROWS)
+
+    def run(self, encodings: Sequence[Any], rows: int = 1) -> Iterator[Rows]:
+        """Yields the output of all rows, run by run.
+
+        Args:
+            encodings: Each with at least one token, and no more than the largest rung holds.
+            rows: How many go into a run where the graph leaves that open.
+        """
+        lengths = list(map(len, encodings))
+        for run in self.runtime.plan(lengths, rows):
+            chunk = [encodings[index] for index in run.members]
+            rung = self.runtime.ladder.rungs[run.rung]
+            session = self.runtime.session(run.rung)
+            output = session.run([self._output.session_name], self._feed(chunk, rung, run))[0]
+            yield Rows(run.members, [lengths[index] for index in run.members], output[: len(chunk)])
+
+    def _feed(self, encodings: Sequence[Any], rung: ShapeContract, run: Run) -> Arrays:
+        shape = (run.rows, run.length)
+        return {spec.session_name: self._column(spec, encodings, shape) for spec in rung.inputs}
+
+    def _column(self, spec: TensorSpec, encodings: Sequence[Any], shape: tuple[int, int]) -> Array:
+        if spec.name == "position_ids":
+            return np.broadcast_to(np.arange(shape[1], dtype=spec.dtype), shape)
+        fill, read = self.runtime.fill.value(spec.name), _READ[spec.name]
+        if spec.name == "token_type_ids" and not self._makes_types:
+            read = _READ["nothing"]
+        values = np.full(shape, fill, spec.dtype) if fill else np.zeros(shape, spec.dtype)
+        for row, encoding in enumerate(encodings):
+            values[row, : len(encoding)] = read(encoding)
+        if len(encodings) < shape[0]:
+            values[len(encodings) :] = values[len(encodings) - 1]
+        return values
+
+
+_READ: Mapping[str, Any] = {
+    "input_ids": lambda encoding: encoding.ids,
+    "attention_mask": lambda encoding: 1,
+    "token_type_ids": lambda encoding: encoding.type_ids,
+    "nothing": lambda encoding: 0,
+}

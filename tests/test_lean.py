@@ -19,7 +19,7 @@ from optimum_fixedshape.pipelines.base import FixedShapePipeline
 from optimum_fixedshape.pipelines.lean.path import PLAIN
 
 from . import tiny
-from .conftest import answer_in_full
+from .conftest import path_of
 from .equality import assert_same
 from .pipes import make_pipes
 
@@ -55,7 +55,7 @@ def lean_answers(pipe, items, **arguments):
 
 @pytest.mark.parametrize(("task", "call"), CASES, ids=[f"{task}-{call}" for task, call in CASES])
 def test_every_item_goes_the_lean_path_without_torch(pipes, monkeypatch, task, call):
-    monkeypatch.setattr(FixedShapePipeline, "_answers_to", answer_in_full)
+    monkeypatch.setattr(FixedShapePipeline, "_path", path_of)
     pipe = pipes(task).ours
     assert not any(answer is PLAIN for answer in lean_answers(pipe, TEXTS, **call))
     with NoTorch():
@@ -66,7 +66,7 @@ def test_every_item_goes_the_lean_path_without_torch(pipes, monkeypatch, task, c
 
 @pytest.mark.parametrize("task", CALLS)
 def test_switched_off_all_items_go_the_plain_way(pipes, monkeypatch, task):
-    monkeypatch.setattr(FixedShapePipeline, "_answers_to", answer_in_full)
+    monkeypatch.setattr(FixedShapePipeline, "_path", path_of)
     both, call = pipes(task), CALLS[task][0]
     pipe = pipeline(task, model=both.ours.model, tokenizer=both.pair.tokenizer)
     lean = pipe(TEXTS, **call)

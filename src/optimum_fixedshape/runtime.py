@@ -186,9 +186,9 @@ class Runtime:
             lengths: The tokens of each row.
             rows: How many go into a run where the graph leaves that open.
         """
-        groups: dict[int, list[int]] = defaultdict(list)
+        groups: dict[int, list[int]] = {}
         for index, length in enumerate(lengths):
-            groups[self._rung_length(length)].append(index)
+            groups.setdefault(self._lengths.get(length) or self._rung_length(length), []).append(index)
         for length, members in groups.items():
             start = 0
             while start < len(members):
@@ -196,25 +196,24 @@ class Runtime:
                 some = members[start : start + (batch or rows)]
                 start += len(some)
                 run = Run(rung, batch or len(some), length, some)
-                self._add(rung, 1, len(some), sum(lengths[i] for i in some), run.rows * length)
+                self._add(rung, 1, len(some), sum([lengths[i] for i in some]), run.rows * length)
                 yield run
 
     def _rung_length(self, length: int) -> int:
         """The tokens that a row of this length is padded to."""
-        if length not in self._lengths:
-            self._lengths[length] = dict(self._target({BATCH: 1, SEQUENCE: length}, None))[SEQUENCE]
-        return self._lengths[length]
+        self._lengths[length] = padded = dict(self._target({BATCH: 1, SEQUENCE: length}, None))[SEQUENCE]
+        return padded
 
     def _shape(self, rows: int, length: int) -> tuple[int, int | None]:
         """The rung for the next of so many rows, and its batch."""
-        if (rows, length) not in self._shapes:
+        if (known := self._shapes.get((rows, length))) is None:
             rungs = self.ladder.rungs
             fitting = [i for i in self.ladder.holding({SEQUENCE: length}) if rungs[i].sequence_length in (length, None)]
             rung = max(fitting, key=lambda i: rungs[i].batch_size or 0)
             if (rungs[rung].batch_size or 0) > rows:
                 rung = self.ladder.choose({BATCH: rows, SEQUENCE: length})
-            self._shapes[rows, length] = (rung, rungs[rung].batch_size)
-        return self._shapes[rows, length]
+            self._shapes[rows, length] = known = (rung, rungs[rung].batch_size)
+        return known
 
     def _asked(self, items: Sequence[Mapping[str, int]], target: Mapping[str, int]) -> dict[str, int]:
         """The sizes of all the items together."""

@@ -26,6 +26,7 @@ from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.tasks import Overflow, Task, find_task
 from optimum_fixedshape.windows import Windows, cut_windows, merge_windows, plan_windows
 
+from . import streaming
 from .ahead import items_at_once, take
 from .inputs import Restarting, as_transformers_takes_it
 from .lean.path import PLAIN, LeanPath
@@ -61,14 +62,19 @@ class FixedShapePipeline:
     lean_path: ClassVar[type[LeanPath] | None] = None
     """How the task is answered without transformers' loops, or None."""
 
+    _known_path: tuple[list[Any], LeanPath | None] | None = None
+
     fixed_task: str
     lean: bool = True
     """Whether items go the lean path where there is one; the answers are the same."""
 
     model: Any
     tokenizer: Any
+    _preprocess_params: Params
+    _postprocess_params: Params
     overflow: Overflow
     run_items = staticmethod(Runtime.run)
+    stream = streaming.stream
 
     def __init__(
         self,
@@ -107,10 +113,14 @@ class FixedShapePipeline:
         Raises:
             InputTooLongError: An item is longer than the largest rung, and `overflow` is ``"error"``.
         """
+        if not kwargs and len(args) == 1 and isinstance(args[0], str) and (path := self._path()):
+            answer = path.answers(args, 1, self._preprocess_params, self._postprocess_params)[0]
+            if answer is not PLAIN:
+                return path.alone(answer)
+        base: Any = super()
         inputs = args[0] if args else next((kwargs[name] for name in _ITEMS if name in kwargs), None)
         if isinstance(inputs, list) and not inputs:
             return []
-        base: Any = super()
         known = {name: as_transformers_takes_it(value) for name, value in kwargs.items()}
         return base.__call__(*map(as_transformers_takes_it, args), **known)
 
@@ -177,11 +187,9 @@ class FixedShapePipeline:
         if not self.lean or self.lean_path is None:
             return None
         parts = [self.__dict__.get(name) for name in _PARTS]
-        known = self.__dict__.get("_known_path")
-        if known is None or any(one is not other for one, other in zip(known[0], parts, strict=True)):
-            known = self.__dict__["_known_path"] = (parts, self.lean_path.of(self))
-        path: LeanPath | None = known[1]
-        return path
+        if self._known_path is None or self._known_path[0] != parts:
+            self._known_path = (parts, self.lean_path.of(self))
+        return self._known_path[1]
 
     def _plain_answers(self, items: Sequence[tuple[int, Any]], call: _Call) -> Iterator[Any]:
         """The answers as transformers' own class makes them of the model's outputs."""

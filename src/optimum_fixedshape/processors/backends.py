@@ -96,11 +96,16 @@ class Backends:
     """The Rust tokenizers of one fixed tokenizer, by their settings; the least used ones are dropped.
 
     A pickled one comes back empty.
+
+    Attributes:
+        alone: Those that are called directly, by the arguments of the call; none once a user holds what they share.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: OrderedDict[Hashable, Tokenizer] = OrderedDict()
+        self._is_exposed = False
+        self.alone: dict[Hashable, Tokenizer] = {}
 
     def __reduce__(self) -> tuple[type[Backends], tuple[()]]:
         return Backends, ()
@@ -115,10 +120,22 @@ class Backends:
             self._made.move_to_end(settings)
             return self._made[settings]
 
-    def clear(self) -> None:
-        """Forgets them all: the tokenizer that they share parts of has changed."""
+    def keep(self, call: Hashable, rust: Tokenizer) -> None:
+        """Adds to `alone`."""
+        with self._lock:
+            if not self._is_exposed and len(self.alone) < _MOST:
+                self.alone[call] = rust
+
+    def clear(self, *, exposed: bool = False) -> None:
+        """Forgets them all: the tokenizer that they share parts of has changed.
+
+        Args:
+            exposed: A user holds it now, and may change it at any time.
+        """
         with self._lock:
             self._made.clear()
+            self.alone.clear()
+            self._is_exposed |= exposed
 
 
 class OneCall:

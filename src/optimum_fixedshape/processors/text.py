@@ -117,15 +117,26 @@ class FixedShapeTokenizer(FixedShapeProcessor):
             truncation: As in a call; None does what `overflow` says.
             max_length: As in a call that states a truncation.
         """
+        call = (truncation, max_length)
+        if (known := self._backends.alone.get(call)) is None:
+            known = rust_alone(self, self._cut(truncation, max_length))
+            self._backends.keep(call, known)
+        return known
+
+    def _cut(self, truncation: bool | str | None, max_length: int | None) -> Cut | None:
         limit = self.limit
         if truncation is None:
             truncation = limit is not None and self.overflow == "truncate"
         most = self.model_max_length if max_length is None else max_length
         most = most if limit is None else min(most, limit)
         if not truncation or truncation == "do_not_truncate" or most > LARGE_INTEGER:
-            return rust_alone(self, None)
-        strategy = "longest_first" if truncation is True else truncation
-        return rust_alone(self, Cut(most, strategy, self.truncation_side))
+            return None
+        return Cut(most, "longest_first" if truncation is True else truncation, self.truncation_side)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if "_backends" in self.__dict__:
+            self._backends.clear()
 
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """Returns a plain tokenizer with the same rules and a new vocabulary."""
@@ -183,5 +194,5 @@ def _told_by(ladder: ShapeLadder, plain: Any) -> dict[str, Any]:
 
 def _backend_of(tokenizer: Any) -> Any:
     """The Rust tokenizer, which its user may be about to change."""
-    tokenizer._backends.clear()
+    tokenizer._backends.clear(exposed=True)
     return tokenizer._tokenizer

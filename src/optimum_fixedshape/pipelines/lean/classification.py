@@ -20,9 +20,13 @@ class ClassificationPath(TextPath):
 
     def text_of(self, item: Any) -> Text | None:
         """Returns the text, or the pair of a dict ``{"text": ..., "text_pair": ...}``."""
-        if isinstance(item, Mapping) and item.keys() == {"text", "text_pair"} and all(map(_is_text, item.values())):
+        if isinstance(item, dict) and item.keys() == {"text", "text_pair"} and all(map(_is_text, item.values())):
             return item["text"], item["text_pair"]
         return super().text_of(item)
+
+    def alone(self, answer: Any) -> Any:
+        """Returns a list of the answer, as transformers does here."""
+        return [answer]
 
     def read(self, encoded: Sequence[Encoded], runs: Iterable[Rows], postprocess: Params) -> Iterator[tuple[int, Any]]:
         """Yields labels and scores; see `labelled`."""

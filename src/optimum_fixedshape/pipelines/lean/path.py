@@ -56,6 +56,10 @@ class LeanPath(ABC):
             postprocess: The same for `postprocess`.
         """
 
+    def alone(self, answer: Any) -> Any:
+        """Returns what a call with one item and no arguments gives, of the item's answer."""
+        return answer
+
 
 def softmax(logits: Array) -> Array:
     """Returns probabilities along the last axis, computed as in transformers' pipelines."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from optimum_fixedshape.runtime import Run, Runtime
 _OF_ROWS = ((BATCH, SEQUENCE),)
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """What one run gave for the rows that are real.
 
     Attributes:
@@ -44,7 +43,8 @@ class TextRows:
     def __init__(self, runtime: Runtime, output: str, *, makes_types: bool) -> None:
         self.runtime = runtime
         self._output = next(spec for spec in runtime.ladder.largest.outputs if spec.name == output)
-        self._makes_types = makes_types
+        self._read = _READ if makes_types else _WITHOUT_TYPES
+        self._fills = {name: runtime.fill.value(name) for name in _READ}
 
     @classmethod
     def takes(cls, contract: ShapeContract) -> bool:
@@ -75,9 +75,7 @@ class TextRows:
     def _column(self, spec: TensorSpec, encodings: Sequence[Any], shape: tuple[int, int]) -> Array:
         if spec.name == "position_ids":
             return np.broadcast_to(np.arange(shape[1], dtype=spec.dtype), shape)
-        fill, read = self.runtime.fill.value(spec.name), _READ[spec.name]
-        if spec.name == "token_type_ids" and not self._makes_types:
-            read = _READ["nothing"]
+        fill, read = self._fills[spec.name], self._read[spec.name]
         values = np.full(shape, fill, spec.dtype) if fill else np.zeros(shape, spec.dtype)
         for row, encoding in enumerate(encodings):
             values[row, : len(encoding)] = read(encoding)
@@ -86,9 +84,17 @@ class TextRows:
         return values
 
 
+def _ones(encoding: Any) -> int:
+    return 1
+
+
+def _zeros(encoding: Any) -> int:
+    return 0
+
+
 _READ: Mapping[str, Any] = {
-    "input_ids": lambda encoding: encoding.ids,
-    "attention_mask": lambda encoding: 1,
-    "token_type_ids": lambda encoding: encoding.type_ids,
-    "nothing": lambda encoding: 0,
+    "input_ids": attrgetter("ids"),
+    "attention_mask": _ones,
+    "token_type_ids": attrgetter("type_ids"),
 }
+_WITHOUT_TYPES = {**_READ, "token_type_ids": _zeros}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -86,8 +87,8 @@ class TextPath(LeanPath):
     def _encoded(self, items: Sequence[Any], call: Mapping[str, Any]) -> list[Encoded]:
         tokenizer = self.pipe.tokenizer
         texts = [(place, text) for place, item in enumerate(items) if (text := self.text_of(item)) is not None]
-        rust, limit = tokenizer.rust(**call), tokenizer.limit
+        rust, limit = tokenizer.rust(**call), tokenizer.limit or sys.maxsize
         encode = rust.encode_batch if self.needs_offsets else rust.encode_batch_fast
-        encodings = zip(texts, encode([text for _, text in texts]), strict=True)
-        each = (Encoded(place, text, encoding) for (place, text), encoding in encodings)
-        return [one for one in each if 0 < len(one.encoding) <= (limit or len(one.encoding))]
+        encodings = encode([text for _, text in texts])
+        each = zip(texts, encodings, strict=True)
+        return [Encoded(*text, encoding) for text, encoding in each if 0 < len(encoding) <= limit]

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from optimum_fixedshape.bench import bench_model, describe_machine
+from optimum_fixedshape.bench import bench_model
 from optimum_fixedshape.errors import ShapeMismatchError, UnsupportedTaskError
+from optimum_fixedshape.machine import describe_machine
 
 from . import stock
 from .shell import run_here

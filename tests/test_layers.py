@@ -15,15 +15,18 @@ SOURCE = Path(optimum_fixedshape.__file__).parent
 LAYERS = [
     ["errors", "_compat"],
     ["contract", "caches"],
-    ["ladder"],
+    ["ladder", "suggesting"],
     ["roles"],
     ["fitting", "graph"],
-    ["unfitting", "windows", "padding"],
-    ["sessions", "runtime", "config", "hub", "repo", "scratch", "tasks", "detecting", "feeds", "differences", "card"],
+    ["unfitting", "windows", "padding", "pooling", "remembered"],
+    [
+        *["sessions", "runtime", "tower_parts", "towers", "config", "hub", "repo", "scratch", "tasks", "detecting"],
+        *["feeds", "differences", "card", "sentence_config", "machine"],
+    ],
     ["decoding", "parts"],
     ["processors", "models"],
     ["pipelines", "export"],
-    ["bare", "pinning", "checking", "bench"],
+    ["bare", "pinning", "checking", "bench", "ladder_report"],
     ["cli"],
 ]
 STRANGERS = {"processors", "models"}
@@ -33,6 +36,8 @@ WITHOUT_TORCH = [
     "roles",
     "fitting",
     "unfitting",
+    "suggesting",
+    "pooling",
     "graph.reader",
     "graph.outline",
     "detecting",

@@ -50,12 +50,12 @@ def lean_answers(pipe, items, **arguments):
     """What the lean path makes of a call, with `PLAIN` for what it leaves."""
     preprocess, _, postprocess = pipe._sanitize_parameters(**arguments)
     preprocess, postprocess = pipe._preprocess_params | preprocess, pipe._postprocess_params | postprocess
-    return pipe._path().answers(items, 1, preprocess, postprocess)
+    return pipe.path.answers(items, 1, preprocess, postprocess)
 
 
 @pytest.mark.parametrize(("task", "call"), CASES, ids=[f"{task}-{call}" for task, call in CASES])
 def test_every_item_goes_the_lean_path_without_torch(pipes, monkeypatch, task, call):
-    monkeypatch.setattr(FixedShapePipeline, "_path", path_of)
+    monkeypatch.setattr(FixedShapePipeline, "path", path_of)
     pipe = pipes(task).ours
     assert not any(answer is PLAIN for answer in lean_answers(pipe, TEXTS, **call))
     with NoTorch():
@@ -66,12 +66,12 @@ def test_every_item_goes_the_lean_path_without_torch(pipes, monkeypatch, task, c
 
 @pytest.mark.parametrize("task", CALLS)
 def test_switched_off_all_items_go_the_plain_way(pipes, monkeypatch, task):
-    monkeypatch.setattr(FixedShapePipeline, "_path", path_of)
+    monkeypatch.setattr(FixedShapePipeline, "path", path_of)
     both, call = pipes(task), CALLS[task][0]
     pipe = pipeline(task, model=both.ours.model, tokenizer=both.pair.tokenizer)
     lean = pipe(TEXTS, **call)
     pipe.lean = False
-    assert pipe._path() is None
+    assert pipe.path is None
     assert_same(lean, pipe(TEXTS, **call), tolerance=1e-5)
 
 
@@ -122,12 +122,13 @@ def test_a_class_that_changes_what_transformers_does_is_heeded(pipes):
     both = pipes("text-classification")
     parts = {"model": both.ours.model, "tokenizer": both.pair.tokenizer}
     shouting = pipeline("text-classification", pipeline_class=Shouting, **parts)
-    assert shouting._path() is None
+    assert shouting.path is None
     assert shouting(TEXTS[0])[0]["loud"]
-    assert pipeline("text-classification", pipeline_class=Named, **parts)._path() is not None
+    assert pipeline("text-classification", pipeline_class=Named, **parts).path is not None
     patched = pipeline("text-classification", **parts)
+    assert patched.path is not None
     patched.postprocess = lambda *args, **kwargs: "mine"
-    assert patched._path() is None
+    assert patched.path is None
     assert patched(TEXTS) == ["mine"] * len(TEXTS)
 
 
@@ -139,7 +140,7 @@ def test_a_tokenizer_without_rust_goes_the_plain_way(pipes, tmp_path):
     legacy = getattr(transformers, "BertTokenizerLegacy", transformers.BertTokenizer)
     pipe = pipeline("text-classification", model=both.ours.model, tokenizer=legacy(str(tmp_path / "vocab.txt")))
     if not pipe.tokenizer.is_fast:
-        assert pipe._path() is None
+        assert pipe.path is None
     assert len(pipe(TEXTS)) == len(TEXTS)
 
 

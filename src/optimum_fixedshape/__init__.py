@@ -74,6 +74,8 @@ _HOMES = {
     "pipeline": "pipelines.factory:pipeline",
     "read_contract": "graph.reader:read_contract",
     "register_pipelines": "pipelines.registry:register_pipelines",
+    "report_ladder": "ladder_report:report_ladder",
+    "suggest_ladder": "suggesting:suggest_ladder",
     "write_config": "bare:write_config",
 }
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -23,7 +19,8 @@ from .contract import BATCHES
 from .errors import ShapeMismatchError, UnsupportedTaskError
 from .feeds import generate_inputs
 from .fitting import Arrays, fit, prepare
-from .hub import HubOptions
+from .hub import hub_among
+from .machine import describe_machine
 from .repo import Roles, Sizes, peek_graphs
 from .sessions import CPU
 from .tasks import Task, find_task, task_of_architectures
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 
 _OURS, _BARE, _ORIGINAL = "ours", "bare session", "PyTorch"
 _SETTLED = 0.01  # seconds after which the threads of PyTorch sleep: while they spin, they keep the cores from the next
-_PACKAGES = ("optimum-fixedshape", "onnxruntime", "transformers", "optimum-onnx", "torch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -176,32 +172,21 @@ def bench_model(
     return BenchReport(str(model), provider, rounds, describe_machine(), tuple(lines))
 
 
-def describe_machine() -> dict[str, str]:
-    """Returns what times depend on: the processor, its cores, the system, and versions of the packages."""
-    facts = {
-        "cpu": _cpu() or platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            facts[package] = version(package)
-    return facts
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
 def _loaded(model: str | Path, provider: str, **options: Any) -> FixedShapeMixin:
-    names = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "variant")
-    hub = HubOptions(**{name: options[name] for name in names if name in options})
-    contracts, saved = peek_graphs(model, file_name=options.get("file_name"), hub=hub)
+    row = task_to_time(model, options)
+    from .models import classes
+
+    model_class = getattr(classes, row.model) if row else classes.ORTModelForCustomTasks
+    return model_class.from_pretrained(model, provider=provider, **options)
+
+
+def task_to_time(model: str | Path, options: Mapping[str, Any]) -> Task | None:
+    """Returns the task that is saved with a model's graphs, found with the options of `bench_model`; or None.
+
+    Raises:
+        UnsupportedTaskError: The model writes: its steps depend on what it has written.
+    """
+    contracts, saved = peek_graphs(model, file_name=options.get("file_name"), hub=hub_among(options))
     row = find_task(saved.task) if saved and saved.task else None
     if (row and row.writes) or any(kind_of(contract) in (FOLLOWING, MERGED) for contract in contracts.values()):
         raise UnsupportedTaskError(
@@ -209,10 +194,7 @@ def _loaded(model: str | Path, provider: str, **options: Any) -> FixedShapeMixin
             "Time generate() on your own prompts.",
             task=row.name if row else None,
         )
-    from .models import classes
-
-    model_class = getattr(classes, row.model) if row else classes.ORTModelForCustomTasks
-    return model_class.from_pretrained(model, provider=provider, **options)
+    return row
 
 
 def _original_of(original: Any, ours: FixedShapeMixin) -> Any:

@@ -7,7 +7,7 @@ small files beside them are downloaded; `peek_ladder` reads no more than the gra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -22,6 +22,7 @@ from .graph.reader import read_contract
 from .graph.tensors import list_files
 from .hub import HubOptions, HubRepo
 from .ladder import ShapeLadder, entrance
+from .sentence_config import is_of_sentences
 from .sessions import check_files
 
 MAIN_GRAPH = "model.onnx"
@@ -219,7 +220,8 @@ def _place(source: str | Path, hub: HubOptions) -> LocalFolder | HubRepo:
 def _fetched(place: LocalFolder | HubRepo, graphs: Sequence[str], hub: HubOptions) -> tuple[Path, list[Path]]:
     """The folder of config and processors, and the graphs' files, with their weights beside them."""
     folders = {PurePosixPath(), PurePosixPath(hub.subfolder), PurePosixPath(graphs[0]).parent}
-    beside = [n for n in place.names if PurePosixPath(n).parent in folders and n.endswith(BESIDE_GRAPHS)]
+    there = map(PurePosixPath, place.names)
+    beside = [str(path) for path in there if _is_beside(path, folders)]
     folder = place.fetch([*graphs, *beside])
     paths = [folder / name for name in graphs]
     if isinstance(place, HubRepo):
@@ -234,6 +236,12 @@ def _fetched(place: LocalFolder | HubRepo, graphs: Sequence[str], hub: HubOption
                 found=tuple(graphs),
             )
     return _home_among(folder / hub.subfolder, paths[0].parent, folder), paths
+
+
+def _is_beside(path: PurePosixPath, folders: Container[PurePosixPath]) -> bool:
+    """Whether a file of a repo is of the configuration or the processors that go with the graphs of these folders."""
+    is_module = path.parent.parent in folders and is_of_sentences(f"{path.parent.name}/{path.name}")
+    return is_module or (path.parent in folders and path.name.endswith(BESIDE_GRAPHS))
 
 
 def _choose_model(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_fixedshape.errors import ExistingFilesError, InvalidInputError
-from optimum_fixedshape.tasks import Task
+from optimum_fixedshape.tasks import Task, find_task
 
 STDIN = "-"
 _OBJECTS = (".jsonl", ".ndjson")
@@ -25,6 +25,10 @@ _TOGETHER: Mapping[str, Sequence[str]] = {
 
 _ALONE = ("text", "sequence", "prompt", "messages", "image", "audio", "video", "inputs")
 """Keys of objects that hold the item of any other task."""
+
+
+_TEXTS = (("text", "text_pair"), ("question", "context"), ("sequence",), ("inputs",))
+"""The keys of objects that hold a text, or a pair of texts."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +132,23 @@ def call_of(item: Item, task: Task) -> tuple[Any, dict[str, Any]]:
         given = ", ".join(map(repr, item.value)) or "nothing"
         raise InvalidInputError(f"An object for {task.name} holds {wanted}; this one has {given}.", item=item.where)
     return item.value[key], {name: value for name, value in item.value.items() if name != key}
+
+
+def texts_of(name: str) -> Iterator[str | tuple[str, str]]:
+    """Yields the texts, or pairs of texts, of a file, whatever they are for.
+
+    Args:
+        name: The file; ``-`` is stdin.
+
+    Raises:
+        InvalidInputError: A line could not be read, or its object holds no text.
+    """
+    for item in read_items([name], find_task("feature-extraction")):
+        value = item.value
+        keys = next((each for each in _TEXTS if isinstance(value, dict) and each[0] in value), ())
+        texts = [value[key] for key in keys if key in value] if keys else [value]
+        if isinstance(value, Exception):
+            raise value
+        if not all(isinstance(text, str) for text in texts):
+            raise InvalidInputError(f"Expected a text, or an object that holds one, got {value!r}.", item=item.where)
+        yield texts[0] if len(texts) == 1 else (texts[0], texts[1])

@@ -13,6 +13,7 @@ from optimum_fixedshape.config import FixedShapeConfig, made_folder
 from optimum_fixedshape.contract import ShapeContract
 from optimum_fixedshape.repo import MAIN_GRAPH
 from optimum_fixedshape.runtime import Runtime
+from optimum_fixedshape.sentence_config import copy_sentence_config
 from optimum_fixedshape.sessions import check_files
 from optimum_fixedshape.tasks import Task, tasks_called
 
@@ -31,7 +32,7 @@ class SavingMixin:
     fixed_shape_config: FixedShapeConfig
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Writes the graphs, their weights, the config and what the package knows of the shapes to a folder.
+        """Writes graphs, weights, config, what a text's vector is made with, and what is known of shapes to a folder.
 
         The folder loads here and in stock ``optimum.onnxruntime``, which takes the first rung, ``model.onnx``.
 
@@ -46,6 +47,8 @@ class SavingMixin:
         folder = made_folder(save_directory)
         for part in (self.config, *self.preprocessors):
             part.save_pretrained(folder)
+        this: Any = self
+        copy_sentence_config(this.home, folder)
         if row := self._row():
             write_remote_code(folder, row)
         self.save_session(folder)

@@ -29,10 +29,9 @@ from optimum_fixedshape.windows import Windows, cut_windows, merge_windows, plan
 from . import streaming
 from .ahead import items_at_once, take
 from .inputs import Restarting, as_transformers_takes_it
-from .lean.path import PLAIN, LeanPath
+from .lean.path import KNOWN_TO_PATHS, PLAIN, LeanPath
 from .processors import KINDS, check_processors, fix_processors, overflow_of
 
-_PARTS = ("model", "tokenizer", "image_processor", "feature_extractor")
 _ITEMS = ("inputs", "sequences", "images", "image", "audios", "videos")
 Params = dict[str, Any]
 
@@ -62,7 +61,7 @@ class FixedShapePipeline:
     lean_path: ClassVar[type[LeanPath] | None] = None
     """How the task is answered without transformers' loops, or None."""
 
-    _known_path: tuple[list[Any], LeanPath | None] | None = None
+    _path: LeanPath | None
 
     fixed_task: str
     lean: bool = True
@@ -113,7 +112,7 @@ class FixedShapePipeline:
         Raises:
             InputTooLongError: An item is longer than the largest rung, and `overflow` is ``"error"``.
         """
-        if not kwargs and len(args) == 1 and isinstance(args[0], str) and (path := self._path()):
+        if not kwargs and len(args) == 1 and isinstance(args[0], str) and (path := self.path):
             answer = path.answers(args, 1, self._preprocess_params, self._postprocess_params)[0]
             if answer is not PLAIN:
                 return path.alone(answer)
@@ -176,20 +175,26 @@ class FixedShapePipeline:
 
     def _answers_to(self, items: Sequence[Any], first: int, call: _Call) -> Iterator[Any]:
         """The answers to some of the items, the first of which has this place among all."""
-        path = self._path()
+        path = self.path
         answers = path.answers(items, call.rows, call.preprocess, call.postprocess) if path else [PLAIN] * len(items)
         rest = [(first + i, item) for i, item in enumerate(items) if answers[i] is PLAIN]
         plain = self._plain_answers(rest, call)
         for answer in answers:
             yield next(plain) if answer is PLAIN else answer
 
-    def _path(self) -> LeanPath | None:
+    @property
+    def path(self) -> LeanPath | None:
+        """The lean path, or None where all items go the way of transformers' class."""
         if not self.lean or self.lean_path is None:
             return None
-        parts = [self.__dict__.get(name) for name in _PARTS]
-        if self._known_path is None or self._known_path[0] != parts:
-            self._known_path = (parts, self.lean_path.of(self))
-        return self._known_path[1]
+        if "_path" not in self.__dict__:
+            self._path = self.lean_path.of(self)
+        return self._path
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in KNOWN_TO_PATHS:
+            self.__dict__.pop("_path", None)
 
     def _plain_answers(self, items: Sequence[tuple[int, Any]], call: _Call) -> Iterator[Any]:
         """The answers as transformers' own class makes them of the model's outputs."""

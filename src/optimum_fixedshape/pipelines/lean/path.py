@@ -14,7 +14,10 @@ PLAIN: Any = object()
 """In place of an answer: this item goes the way of transformers' own class."""
 
 Params = Mapping[str, Any]
+_PARTS = ("model", "tokenizer", "image_processor", "feature_extractor")
 _METHODS = ("preprocess", "_forward", "forward", "postprocess", "run_items", "_named", "_windows")
+KNOWN_TO_PATHS = frozenset({*_PARTS, *_METHODS})
+"""Attributes of a pipeline that a path is made from: where one changes, the path is made anew."""
 
 
 class LeanPath(ABC):

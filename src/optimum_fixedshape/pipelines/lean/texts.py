@@ -63,7 +63,7 @@ class TextPath(LeanPath):
         """Returns the answer to each item, in order, or `PLAIN`."""
         answers = [PLAIN] * len(items)
         if (call := self.tokenizer_call(preprocess)) is not None:
-            encoded = self._encoded(items, call)
+            encoded = self.encode(items, call)
             runs = self.rows.run([each.encoding for each in encoded], rows)
             for index, answer in self.read(encoded, runs, postprocess):
                 answers[encoded[index].item] = answer
@@ -80,11 +80,13 @@ class TextPath(LeanPath):
         """Returns the text or the pair that an item stands for; None where transformers should look at it."""
         return item if isinstance(item, str) else None
 
-    @abstractmethod
-    def read(self, encoded: Sequence[Encoded], runs: Iterable[Rows], postprocess: Params) -> Iterator[tuple[int, Any]]:
-        """Yields the answers, each with its place in `encoded`."""
+    def encode(self, items: Sequence[Any], call: Mapping[str, Any]) -> list[Encoded]:
+        """Returns the encodings of those items that are texts and that a rung holds.
 
-    def _encoded(self, items: Sequence[Any], call: Mapping[str, Any]) -> list[Encoded]:
+        Args:
+            items: What the caller passed.
+            call: ``truncation`` and ``max_length``, as for `FixedShapeTokenizer.rust`.
+        """
         tokenizer = self.pipe.tokenizer
         texts = [(place, text) for place, item in enumerate(items) if (text := self.text_of(item)) is not None]
         rust, limit = tokenizer.rust(**call), tokenizer.limit or sys.maxsize
@@ -92,3 +94,7 @@ class TextPath(LeanPath):
         encodings = encode([text for _, text in texts])
         each = zip(texts, encodings, strict=True)
         return [Encoded(*text, encoding) for text, encoding in each if 0 < len(encoding) <= limit]
+
+    @abstractmethod
+    def read(self, encoded: Sequence[Encoded], runs: Iterable[Rows], postprocess: Params) -> Iterator[tuple[int, Any]]:
+        """Yields the answers, each with its place in `encoded`."""

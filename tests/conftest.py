@@ -14,6 +14,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the Hub; tests/hub.py speaks its protocol instead
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OPTIMUM_FIXEDSHAPE_CACHE", "0")  # tests leave nothing behind; those of the cache set a folder
 
 import torch
 from filelock import FileLock

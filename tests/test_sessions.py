@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -16,8 +17,9 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from optimum_fixedshape import ORTModelForFeatureExtraction, ORTModelForSequenceClassification
+from optimum_fixedshape import ORTModelForFeatureExtraction, ORTModelForSequenceClassification, read_contract
 from optimum_fixedshape.errors import GraphNotFoundError
+from optimum_fixedshape.sessions import SessionPool
 
 from .equality import assert_same
 
@@ -189,6 +191,50 @@ def test_copies_open_sessions_of_their_own(exported):
         assert (twin.ladder, twin.home, twin.fixed_shape_config) == (model.ladder, model.home, model.fixed_shape_config)
         assert [stats.runs for stats in twin.stats] == [0, 0]
         assert_same(twin(**rows(3, 5)).to_tuple(), before.to_tuple(), tolerance=0.0)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_sessions_that_were_not_used_for_longest_are_closed(exported, most):
+    folder = exported("text-classification").folder
+    alone = {
+        length: ORTModelForSequenceClassification.from_pretrained(folder).run(rows(1, length)) for length in (5, 9)
+    }
+    model = ORTModelForSequenceClassification.from_pretrained(folder, max_open=most)
+    first = weakref.ref(model.runtime.session(0))
+    for length in (5, 9, 5, 5):
+        assert_same(model.run(rows(1, length)), alone[length], tolerance=0.0)
+        assert len(model.runtime.pool._open) <= most
+    assert (first() is None) == (most == 1)
+    assert pickle.loads(pickle.dumps(model)).runtime.pool.max_open == most
+    assert model.runtime.pool.on(CPU, {}).max_open == most
+
+
+def test_the_least_recently_used_session_is_closed_first(exported, dynamic):
+    paths = [exported("text-classification").folder / name for name in ("model.onnx", "model_2x8.onnx")]
+    paths.append(dynamic.folder / "model.onnx")
+    pool = SessionPool(max_open=2)
+    first, second = (weakref.ref(pool.get(path, read_contract(path))) for path in paths[:2])
+    pool.get(paths[0], read_contract(paths[0]))
+    pool.get(paths[2], read_contract(paths[2]))
+    assert (first() is not None, second()) == (True, None)
+
+
+def test_a_session_that_runs_is_closed_when_it_is_done(exported):
+    folder = exported("text-classification").folder
+    alone = {
+        length: ORTModelForSequenceClassification.from_pretrained(folder).run(rows(3, length)) for length in (5, 9)
+    }
+    model = ORTModelForSequenceClassification.from_pretrained(folder, max_open=1)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda length: (length, model.run(rows(3, length))), [5, 9] * 20))
+    for length, answer in answers:
+        assert_same(answer, alone[length], tolerance=0.0)
+    assert len(model.runtime.pool._open) == 1
+
+
+def test_no_session_at_all_is_an_error(exported):
+    with pytest.raises(ValueError, match="max_open=0 leaves no session to run: give 1 or more, or None"):
+        ORTModelForSequenceClassification.from_pretrained(exported("text-classification").folder, max_open=0)
 
 
 def test_a_copy_in_another_process(model):

@@ -35,6 +35,7 @@ _HOMES = {
     "AutoProcessor": "processors.auto:AutoProcessor",
     "AutoTokenizer": "processors.auto:AutoTokenizer",
     "AutoVideoProcessor": "processors.auto:AutoVideoProcessor",
+    "Batcher": "batching:Batcher",
     "FixedShapeConfig": "config:FixedShapeConfig",
     "FixedShapeError": "errors:FixedShapeError",
     "InputTooLongError": "errors:InputTooLongError",

@@ -117,7 +117,7 @@ class Runtime:
         Raises:
             ValueError: onnxruntime was built without it.
         """
-        pool = SessionPool([provider], [options], self.pool.session_options)
+        pool = self.pool.on(provider, options)
         return Runtime(self.ladder, self.graphs, fill=self.fill, pool=pool)
 
     def run(self, items: Sequence[Mapping[str, Any]]) -> list[Arrays]:

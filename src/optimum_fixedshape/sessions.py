@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +14,22 @@ from .errors import GraphNotFoundError, InvalidArgumentError, InvalidModelError
 from .graph.reader import read_contract
 from .graph.tensors import check_tensors
 from .roles import with_roles
+from .session_cache import cached_graph
 
 if TYPE_CHECKING:  # importing it takes longer than reading a header
     import onnxruntime as ort
+
+logger = logging.getLogger(__name__)
 
 CPU = "CPUExecutionProvider"
 Pins = tuple[tuple[str, int], ...]
 
 # Fixed shapes let onnxruntime fuse Add + LayerNormalization into a CPU kernel that is several times slower than both.
 _SLOW_ON_CPU = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]
+
+_CACHED_FROM_BYTES = 16 * 2**20  # smaller graphs open about as fast without
+
+_ERRORS = 3  # onnxruntime's number: it warns that what it saves is for this CPU alone
 
 _NUMPY_TYPES = {"float": "float32", "double": "float64"}
 
@@ -33,10 +42,14 @@ class SessionPool:
         provider_options: One mapping for each provider.
         session_options: Passed on to every session. Copies in other processes keep all of it but config entries, which
             onnxruntime does not list.
+        max_open: How many sessions are kept, for devices that hold few; None for no limit. Before one more is opened,
+            the one that was not used for longest is closed, or as soon as no thread runs it any more.
+        cached: Whether sessions on the CPU, without options of the user's, read their weights from a cache on disk,
+            which rungs and processes share in memory; see `session_cache`. For graphs that stay where they are.
 
     Raises:
-        InvalidArgumentError: onnxruntime was built without one of the providers, or there are not as many options as
-            providers.
+        InvalidArgumentError: onnxruntime was built without one of the providers, there are not as many options as
+            providers, or `max_open` is less than 1.
     """
 
     def __init__(
@@ -44,26 +57,51 @@ class SessionPool:
         providers: Sequence[str] = (CPU,),
         provider_options: Sequence[Mapping[str, Any]] | None = None,
         session_options: ort.SessionOptions | None = None,
+        *,
+        max_open: int | None = None,
+        cached: bool = False,
     ) -> None:
         self.providers = _checked(providers)
         self.provider_options = [dict(options) for options in provider_options or [{}] * len(self.providers)]
         self.session_options = session_options
+        self.max_open = max_open
+        self.cached = cached
         if len(self.provider_options) != len(self.providers):
             raise InvalidArgumentError(
                 f"provider_options has {len(self.provider_options)} mappings for {len(self.providers)} providers "
                 f"({', '.join(self.providers)}): give one for each, in the same order."
             )
-        self._open: dict[tuple[Path, Pins], ort.InferenceSession] = {}
+        if max_open is not None and max_open < 1:
+            raise InvalidArgumentError(f"max_open={max_open} leaves no session to run: give 1 or more, or None.")
+        self._start()
+
+    def _start(self) -> None:
+        self._open: dict[tuple[Path, Pins], ort.InferenceSession] = {}  # those used last are at the end
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         options = None if self.session_options is None else _settings_of(self.session_options)
-        return {"providers": self.providers, "provider_options": self.provider_options, "session_options": options}
+        return {
+            "providers": self.providers,
+            "provider_options": self.provider_options,
+            "session_options": options,
+            "max_open": self.max_open,
+            "cached": self.cached,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _open={}, _lock=threading.Lock())
+        self.__dict__.update(state)
         if self.session_options is not None:
             self.session_options = _options_with(self.session_options)
+        self._start()
+
+    def on(self, provider: str, options: Mapping[str, Any]) -> SessionPool:
+        """Returns a pool on another provider, with the same settings otherwise, and nothing open.
+
+        Raises:
+            InvalidArgumentError: onnxruntime was built without it.
+        """
+        return SessionPool([provider], [options], self.session_options, max_open=self.max_open, cached=self.cached)
 
     def add(self, path: Path, session: ort.InferenceSession) -> None:
         """Takes in a session of the graph at `path` that is open already."""
@@ -78,22 +116,54 @@ class SessionPool:
             GraphNotFoundError: The graph, or a file that holds its weights, is missing.
             InvalidModelError: onnxruntime refuses the graph.
         """
-        pins = () if self.providers[0] == CPU else _pins(rung)
+        key = path, () if self.providers[0] == CPU else _pins(rung)
+        if self.max_open is None and (session := self._open.get(key)) is not None:
+            return session  # without the lock, so that a rung which is being opened holds up nobody else
         with self._lock:
-            if (path, pins) not in self._open:
-                self._open[path, pins] = self._opened(path, pins)
-            return self._open[path, pins]
+            session = self._open.pop(key, None)
+            if session is None:
+                self._make_room()
+                session = self._opened(*key)
+            self._open[key] = session
+        return session
+
+    def _make_room(self) -> None:
+        while self.max_open is not None and len(self._open) >= self.max_open:
+            del self._open[next(iter(self._open))]  # threads that run it hold it until they are done
 
     def _opened(self, path: Path, pins: Pins) -> ort.InferenceSession:
-        import onnxruntime as ort
-
-        check_files(path)
+        files = [path.parent / name for name in check_files(path)]
+        if self._caches(path, files):
+            found = cached_graph(path, files, _SLOW_ON_CPU, functools.partial(_save, path))
+            if found is not None and (session := self._opened_from_cache(found, path)) is not None:
+                return session
         options = self.session_options or _options_with({})
         if pins:
             # A copy: pins stay on the options they were put on, and those of the next rung would not replace them.
             options = _options_with(_settings_of(options))
             for symbol, size in pins:
                 options.add_free_dimension_override_by_name(symbol, size)
+        return self._session(path, options)
+
+    def _caches(self, path: Path, files: Sequence[Path]) -> bool:
+        is_ours = self.cached and self.session_options is None and self.providers == [CPU]
+        return is_ours and sum(file.stat().st_size for file in (path, *files)) >= _CACHED_FROM_BYTES
+
+    def _opened_from_cache(self, found: Path, path: Path) -> ort.InferenceSession | None:
+        import onnxruntime as ort
+
+        options = _options_with({"graph_optimization_level": ort.GraphOptimizationLevel.ORT_DISABLE_ALL})
+        try:
+            session = self._session(found, options)
+        except InvalidModelError as error:  # another process has removed it just now
+            logger.debug("%s is opened without the cache: %s", path, error)
+            return None
+        session._model_path = str(path)  # by which a bare session is known
+        return session
+
+    def _session(self, path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+        import onnxruntime as ort
+
         try:
             return ort.InferenceSession(
                 str(path),
@@ -104,6 +174,16 @@ class SessionPool:
             )
         except Exception as error:  # onnxruntime's errors share no public base class
             raise InvalidModelError(f"onnxruntime cannot open {path}: {error}", path=str(path)) from error
+
+
+def _save(path: Path, saved: Path, weights_name: str) -> None:
+    """Writes the graph at `path` as onnxruntime runs it on the CPU, with weights as its kernels want them."""
+    import onnxruntime as ort
+
+    options = _options_with({"optimized_model_filepath": str(saved), "log_severity_level": _ERRORS})
+    options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights_name)
+    ort.InferenceSession(str(path), options, providers=[CPU], disabled_optimizers=_SLOW_ON_CPU)
 
 
 def check_files(path: Path) -> tuple[str, ...]:

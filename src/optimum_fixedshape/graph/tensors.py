@@ -5,10 +5,11 @@ A walk over the header, which seeks past the bytes themselves. It is made before
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PureWindowsPath
@@ -55,6 +56,8 @@ _TENSOR: Final[Table] = (
 )
 _ENTRY: Final[Table] = known(Kind.TEXT, key=1, value=2)
 
+_Find = Callable[[str], tuple[Path, int]]
+
 _STRING: Final = 8
 _BITS: Final[Mapping[int, int]] = {
     **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8),
@@ -97,8 +100,9 @@ def check_tensors(path: str | os.PathLike[str]) -> tuple[Place, ...]:
         InvalidModelError: The file is damaged, or means harm.
     """
     path = Path(path)
+    find = functools.cache(functools.partial(_file_at, path))  # all are in one file or two, which links are followed to
     with open_header(path) as header:
-        places = [place for span in _tensors(header, header.whole) if (place := _checked(header, span, path))]
+        places = [place for span in _tensors(header, header.whole) if (place := _checked(header, span, path, find))]
     _check_spans(path, places)
     return tuple(places)
 
@@ -131,10 +135,13 @@ def place_of(path: Path, name: str, entries: Mapping[str, str], size: int) -> Pl
         GraphNotFoundError: The file is missing.
         InvalidModelError: It is outside the folder, or does not hold the tensor.
     """
+    return _placed(path, name, entries, size, functools.partial(_file_at, path))
+
+
+def _placed(path: Path, name: str, entries: Mapping[str, str], size: int, find: _Find) -> Place:
     location = entries.get("location", "")
-    file = _file_at(path, location)
+    file, whole = find(location)
     offset, length = (_number(entries.get(key), default) for key, default in (("offset", 0), ("length", size)))
-    whole = file.stat().st_size
     if length != size or offset is None or offset + size > whole:
         said = f"offset {entries.get('offset', 0)!s:.40}, length {entries.get('length', size)!s:.40}"
         raise InvalidModelError(
@@ -181,7 +188,7 @@ def _dims(header: Header, tensor: Span) -> tuple[int, ...]:
     return tuple(size for sizes in dims for size in sizes)
 
 
-def _checked(header: Header, within: Span, path: Path) -> Place | None:
+def _checked(header: Header, within: Span, path: Path, find: _Find) -> Place | None:
     """Returns where the tensor is, or None if it is in the graph, where it is as large as it should be."""
     facts: dict[str, object] = {}
     dims: tuple[int, ...] = ()
@@ -203,7 +210,7 @@ def _checked(header: Header, within: Span, path: Path) -> Place | None:
         raise header.invalid(within.start, "elements of a type that ONNX stores there", f"type {data_type}")
     size = size_of(dims, data_type)
     if facts.get("data_location", 0) == EXTERNAL:
-        return place_of(path, str(facts.get("name", "")), _entries(header, external), size)
+        return _placed(path, str(facts.get("name", "")), _entries(header, external), size, find)
     if "raw_data" in stored:
         if stored["raw_data"] != size:
             raise header.invalid(within.start, f"{size} bytes for dims {list(dims)}", str(stored["raw_data"]))
@@ -256,7 +263,8 @@ def _number(text: str | None, default: int) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-def _file_at(path: Path, location: str) -> Path:
+def _file_at(path: Path, location: str) -> tuple[Path, int]:
+    """The file at a location that the graph at `path` names, and how many bytes it has."""
     file = path.parent / location
     if not is_beside(location) or not _is_at_home(file, path):
         raise _outside(path, location)
@@ -266,7 +274,7 @@ def _file_at(path: Path, location: str) -> Path:
             source=str(path),
             found=(path.name,),
         )
-    return file
+    return file, file.stat().st_size
 
 
 def _outside(path: Path, location: str) -> InvalidModelError:

@@ -59,7 +59,7 @@ def save_rungs(
     graphs: dict[Path, bytes] = {}
     try:
         with partial.open("wb") as file:
-            pool = _WeightPool(file, weights_name)
+            pool = WeightPool(file, weights_name)
             for name, model in models:
                 graphs[folder / name] = _emptied(model, name=name, pool=pool)
                 del model  # or it would live on while the generator makes the next one
@@ -81,14 +81,28 @@ def walk_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 @dataclass
-class _WeightPool:
+class WeightPool:
+    """A file that holds each content once.
+
+    Attributes:
+        file: Where contents are written, at its end.
+        location: The file's name, as graphs state it.
+        size: Bytes that are in the file.
+        shared: Bytes that were not written, because they were there.
+        offsets: Where each content starts, by its SHA-256.
+    """
+
     file: BinaryIO
     location: str
     size: int = 0
     shared: int = 0
     offsets: dict[bytes, int] = field(default_factory=dict)
 
-    def put(self, content: bytes) -> int:
+    def put(self, content: bytes | memoryview) -> int:
+        """Returns where `content` starts in the file, written to its end if it was not there.
+
+        It is aligned: to a page where it is large, so that it can be mapped, else to a line of the CPU's cache.
+        """
         digest = hashlib.sha256(content).digest()
         if digest in self.offsets:
             self.shared += len(content)
@@ -102,7 +116,7 @@ class _WeightPool:
         return offset
 
 
-def _emptied(model: onnx.ModelProto, *, name: str, pool: _WeightPool) -> bytes:
+def _emptied(model: onnx.ModelProto, *, name: str, pool: WeightPool) -> bytes:
     for tensor in (tensor for graph in walk_graphs(model.graph) for tensor in graph.initializer):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise InvalidModelError(

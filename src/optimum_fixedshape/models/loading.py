@@ -65,6 +65,7 @@ class LoadingMixin:
         providers: Sequence[str] | None = None,
         provider_options: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
         session_options: Any = None,
+        max_open: int | None = None,
         use_io_binding: bool | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -96,7 +97,9 @@ class LoadingMixin:
             provider: The execution provider.
             providers: Several, in order of preference; wins over `provider`.
             provider_options: One mapping for each provider, or one for the first.
-            session_options: onnxruntime's `SessionOptions`.
+            session_options: onnxruntime's `SessionOptions`. With some of your own, nothing is cached on disk.
+            max_open: How many sessions are open at a time, for devices that hold few graphs. The one that was not used
+                for longest is closed first.
             use_io_binding: Accepted as optimum's.
             **kwargs: Values of the configuration to change (``id2label=``, ...). Arguments of transformers that have no
                 meaning for a graph are ignored with a warning.
@@ -110,8 +113,9 @@ class LoadingMixin:
         """
         changes = _changes_among(kwargs)
         hub = HubOptions(revision, token, cache_dir, local_files_only, force_download, subfolder, variant)
+        providers = providers or [provider]
         pool = SessionPool(
-            providers or [provider], _one_for_each(provider_options, providers or [provider]), session_options
+            providers, _one_for_each(provider_options, providers), session_options, max_open=max_open, cached=True
         )
         save_dir: Path | ScratchFolder
         told: dict[str, Any] = {"roles": roles, "names": {**(input_names or {}), **(output_names or {})}}
@@ -121,6 +125,7 @@ class LoadingMixin:
         else:
             save_dir = _exported(cls.task, model_id, shapes, hub, trust_remote_code)
             graphs = cls._find(save_dir.path, **told)
+        pool.cached = not isinstance(save_dir, ScratchFolder) and getattr(graphs, "scratch", None) is None
         if config is None or isinstance(config, (str, Path)):
             config = _load_config(config or graphs.folder, hub, trust_remote_code, graphs.ladder.largest)
         config = _changed(config, changes)

@@ -125,6 +125,22 @@ class InvalidArgumentError(FixedShapeError, ValueError):
     """An argument has a value that it cannot have, such as a policy or a device that nobody knows."""
 
 
+class QueueFullError(FixedShapeError, TimeoutError):
+    """A batcher has no place for another item, and none became free in time.
+
+    Attributes:
+        max_queue: How many items wait already.
+        timeout: Seconds that this one waited for a place.
+    """
+
+    max_queue: int
+    timeout: float
+
+
+class BatcherClosedError(FixedShapeError, RuntimeError):
+    """A batcher takes no more items, or has closed before an item was started."""
+
+
 class UnsupportedTaskError(FixedShapeError, KeyError):
     """A task is unknown, or has no class here.
 

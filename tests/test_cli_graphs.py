@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from optimum_fixedshape import AutoImageProcessor, ORTModelForImageClassification, read_contract
+from optimum_fixedshape.cli.changes import read_samples
 from optimum_fixedshape.cli.init import read_labels
-from optimum_fixedshape.cli.pin import read_samples
 from optimum_fixedshape.errors import InvalidInputError
 
 from . import pictures

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from optimum_fixedshape.differences import largest_difference, measure_difference
+from optimum_fixedshape.differences import measure_difference
+from optimum_fixedshape.distances import largest_difference
 from optimum_fixedshape.errors import GraphNotFoundError, ShapeMismatchError
 from optimum_fixedshape.graph.pin import pin_graph
 from optimum_fixedshape.graph.quantize import to_int8

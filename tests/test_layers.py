@@ -21,7 +21,7 @@ LAYERS = [
     ["unfitting", "windows", "padding", "pooling", "remembered", "batching"],
     [
         *["session_cache", "sessions", "runtime", "tower_parts", "towers", "config", "hub", "repo", "scratch", "tasks", "detecting"],
-        *["feeds", "differences", "card", "sentence_config", "machine"],
+        *["feeds", "distances", "differences", "changes", "card", "sentence_config", "machine"],
     ],
     ["decoding", "parts"],
     ["processors", "models"],

@@ -79,10 +79,10 @@ def test_without_a_config_that_fits_all_but_attention_is_fused(bert, config):
     assert fused_operators(optimize_graph(bert, config=config)) == {"LayerNormalization": 5, "BiasGelu": 2}
 
 
-def test_attention_is_not_recognized_in_graphs_of_our_own_exporter(exported):
+def test_attention_of_our_own_exporter_is_fused_too(exported):
     graph = onnx.load(exported("feature-extraction").folder / "model.onnx")
     optimized = optimize_graph(graph, config=BERT)
-    assert fused_operators(optimized) == {"LayerNormalization": 5, "BiasGelu": 2}
+    assert fused_operators(optimized) == {"Attention": 2, "LayerNormalization": 5, "BiasGelu": 2}
     assert legacy.interface(optimized) == legacy.interface(graph)
     shape = [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim]
     feed = legacy.feed(np.ones(shape, np.int64))

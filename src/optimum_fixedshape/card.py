@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from .config import FixedShapeConfig
 from .contract import ShapeContract, TensorSpec
+from .distances import fidelity_text
 from .repo import peek_graphs
 from .tasks import Task
 
@@ -220,6 +221,7 @@ def _numbers(graphs: Mapping[str, ShapeContract], saved: FixedShapeConfig) -> st
     if saved.difference:
         worst = max(saved.difference.values())
         lines.append(f"- Largest difference from the original, measured on random inputs: {worst:.1e}.")
+        lines += [f"  - `{name}`: {fidelity_text(facts)}." for name, facts in saved.fidelity.items() if facts]
     else:
         lines.append("- The difference from the original was not measured.")
     return "\n".join(lines)

@@ -39,6 +39,8 @@ class FixedShapeConfig:
             ``{"overflow": "window", "top_k": 3}``.
         difference: The largest absolute difference from the original that was measured when the graphs were made, by
             graph.
+        fidelity: What that difference is to be read against, by graph, where the graphs were made smaller: the spread
+            of the original's numbers, the share of answers that changed, the lowest cosine of embeddings.
         dtype: What the graphs were made smaller to, ``"fp16"`` or ``"int8"``; None where they compute as before.
         optimized: Whether they were fused by onnxruntime's optimizer for transformers.
         original: The Hub repo of the model that the graphs were made from, where it is known.
@@ -54,6 +56,7 @@ class FixedShapeConfig:
     names: Mapping[str, str] = field(default_factory=dict)
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     difference: Mapping[str, float] = field(default_factory=dict)
+    fidelity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     dtype: str | None = None
     optimized: bool = False
     original: str | None = None
@@ -75,6 +78,8 @@ class FixedShapeConfig:
             raise ValueError(f"names must be standard names by the graph's names, got {dict(self.names)}")
         if not all(isinstance(number, int | float) for number in self.difference.values()):
             raise ValueError(f"difference must be numbers by graph, got {dict(self.difference)}")
+        if not all(isinstance(number, int | float) for facts in self.fidelity.values() for number in facts.values()):
+            raise ValueError(f"fidelity must be numbers by name and graph, got {dict(self.fidelity)}")
         if not all(map(_is_text, (self.task, self.dtype, self.original))) or not isinstance(self.optimized, bool):
             raise ValueError("task, dtype and original must be texts, and optimized true or false")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .contract import BATCH, PAST, SEQUENCE, TOTAL, ShapeContract
+from .distances import Distance
 from .errors import ShapeMismatchError
 from .feeds import make_inputs
 from .fitting import Array
@@ -29,7 +30,19 @@ def measure_difference(
     seeds: Sequence[int] = _SEEDS,
     pool: SessionPool | None = None,
 ) -> float:
-    """Returns the largest absolute difference between what two graphs answer, on the CPU, in the outputs' own units.
+    """Returns the largest absolute difference between what two graphs answer; see `measure_distance`."""
+    return measure_distance(original, changed, contract=contract, seeds=seeds, pool=pool).largest
+
+
+def measure_distance(
+    original: Path,
+    changed: Path,
+    *,
+    contract: ShapeContract,
+    seeds: Sequence[int] = _SEEDS,
+    pool: SessionPool | None = None,
+) -> Distance:
+    """Returns how far apart two graphs answer, on the CPU, in the outputs' own units.
 
     Both get the same generated inputs, rows of different lengths with a mask where they take one. Of outputs that
     follow the tokens only the real places count: what stands at padding is nobody's answer. NaN in one of the two
@@ -48,7 +61,7 @@ def measure_difference(
         GraphNotFoundError, InvalidModelError: A file is missing, or onnxruntime refuses it.
     """
     sessions = [(pool or SessionPool()).get(original, read_contract(original)), SessionPool().get(changed, contract)]
-    outline, worst = outline_of(contract), 0.0
+    outline, distance = outline_of(contract), Distance()
     for seed in seeds:
         feeds = make_inputs(contract, outline, seed)
         named = {spec.session_name: feeds[spec.name] for spec in contract.inputs}
@@ -60,25 +73,10 @@ def measure_difference(
             )
         rung = with_shown_outputs(contract, feeds, got)
         for start, sizes in _rows(feeds, rung):
-            real = (cut(outputs, rung, start, sizes) for outputs in (expected, got))
-            worst = max(worst, *map(largest_difference, *real))
-    return worst
-
-
-def largest_difference(one: Any, other: Any) -> float:
-    """Returns the largest absolute difference between two arrays of one shape; 0 for empty ones.
-
-    NaN in one alone is infinitely far from the other, NaN in both is the same; so is infinity. Texts, and values that
-    are no arrays, are the same or infinitely far.
-    """
-    if not isinstance(one, np.ndarray) or one.dtype.kind not in "biuf":
-        same = np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
-        return 0.0 if same else np.inf
-    exact, found = one.astype(np.float64), other.astype(np.float64)
-    same = (exact == found) | (np.isnan(exact) & np.isnan(found))
-    with np.errstate(invalid="ignore"):  # of infinities, which are far from all but themselves
-        apart = np.where(same, 0.0, np.abs(exact - found))
-    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
+            real = [cut(outputs, rung, start, sizes) for outputs in (expected, got)]
+            for spec, exact, found in zip(rung.outputs, *real, strict=True):
+                distance.add(spec.name, exact, found)
+    return distance
 
 
 def _rows(feeds: Mapping[str, Array], contract: ShapeContract) -> Iterator[tuple[int, dict[str, int]]]:

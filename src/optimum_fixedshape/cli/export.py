@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import console
+from .changes import Calibration, Dtype, Optimize, read_changes
 from .options import (
     AsJson,
     CacheDir,
@@ -25,12 +26,21 @@ from .options import (
     read_shapes,
 )
 
+if TYPE_CHECKING:
+    from optimum_fixedshape.config import FixedShapeConfig
+
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A PyTorch model: a folder or a Hub repo id.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write.")],
     task: Task = None,
     shape: Shapes = None,
+    optimize: Optimize = False,
+    dtype: Dtype = None,
+    calibration: Calibration = None,
+    preprocess_in_graph: Annotated[
+        bool, typer.Option("--preprocess-in-graph", help="Rescale and normalize images in the graph: bytes go in.")
+    ] = False,
     with_inference: Annotated[
         bool, typer.Option("--with-inference", help="Save what a pipeline needs, and try that it loads.")
     ] = False,
@@ -59,7 +69,9 @@ def export(
         **{"subfolder": subfolder, "revision": revision, "token": token},
         **{"cache_dir": cache_dir, "local_files_only": local_files_only},
     )
-    export_model(model, output, task=task, shapes=shapes or None, progress=console.shows_progress(), **options)
+    changes = read_changes(optimize, dtype, calibration) | given(preprocess_in_graph=preprocess_in_graph)
+    progress = console.shows_progress()
+    export_model(model, output, task=task, shapes=shapes or None, progress=progress, **changes, **options)
     if with_inference:
         save_settings(output, arguments)
     report_folder(output, as_json)
@@ -93,14 +105,19 @@ def report_folder(folder: Path, as_json: bool) -> None:
     sizes = {name: (folder / name).stat().st_size for name in sorted({*contracts, *weights})}
     if as_json:
         graphs = [
-            {"name": name, "sizes": contract.sizes, "difference": saved.difference.get(name)}
+            {
+                "name": name,
+                "sizes": contract.sizes,
+                "difference": saved.difference.get(name),
+                **({"fidelity": saved.fidelity[name]} if name in saved.fidelity else {}),
+            }
             for name, contract in contracts.items()
         ]
         facts = {"folder": folder, "task": saved.task, "graphs": graphs, "files": sizes, "pipeline": saved.pipeline}
         console.emit_json(facts)
         return
     rows = [
-        (name, console.sizes_text(contract.sizes), console.bytes_text(sizes[name]), _difference(saved.difference, name))
+        (name, console.sizes_text(contract.sizes), console.bytes_text(sizes[name]), _difference(saved, name))
         for name, contract in contracts.items()
     ]
     rows += [(name, "weights", console.bytes_text(sizes[name]), "") for name in sorted(weights)]
@@ -108,5 +125,11 @@ def report_folder(folder: Path, as_json: bool) -> None:
     console.emit_tables(console.table(f"{folder}: {saved.task or 'no task'}", columns, rows, right=columns[2:]))
 
 
-def _difference(measured: Mapping[str, float], name: str) -> str:
-    return f"{measured[name]:.1e}" if name in measured else "not measured"
+def _difference(saved: FixedShapeConfig, name: str) -> str | tuple[str, ...]:
+    """What was measured of a graph, a line each."""
+    from optimum_fixedshape.distances import fidelity_text
+
+    if name not in saved.difference:
+        return "not measured"
+    facts = saved.fidelity.get(name)
+    return (f"{saved.difference[name]:.1e}", *(fidelity_text(facts).split(", ") if facts else ()))

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import onnx
 import torch
 import transformers
 from tqdm.auto import tqdm
 
+from optimum_fixedshape.changes import Change, changed_model
 from optimum_fixedshape.config import FixedShapeConfig, free_folder
 from optimum_fixedshape.contract import BATCH, SEQUENCE
-from optimum_fixedshape.differences import largest_difference
-from optimum_fixedshape.errors import InvalidModelError, UnsupportedTaskError
-from optimum_fixedshape.fitting import Fill, pad_id_of
-from optimum_fixedshape.graph.reader import read_contract
+from optimum_fixedshape.distances import Distance
+from optimum_fixedshape.errors import InvalidArgumentError, InvalidModelError, UnsupportedTaskError
 from optimum_fixedshape.graph.weights import save_rungs
-from optimum_fixedshape.hub import is_repo_id
-from optimum_fixedshape.ladder import ShapeLadder
+from optimum_fixedshape.hub import HubOptions, is_repo_id
 from optimum_fixedshape.models.remote_code import write_remote_code
 from optimum_fixedshape.repo import MAIN_GRAPH, Sizes
-from optimum_fixedshape.runtime import Runtime
+from optimum_fixedshape.sentence_config import copy_sentence_config
 from optimum_fixedshape.tasks import Task, find_task, task_of_architectures, tasks_called
 
 from .examples import Axes, axes_of, example_of, keys_of
+from .measuring import MEASURED_UP_TO, ROWS_OF_SMALLER, measured, with_measures
+from .pixels import PixelsInGraph, giving_bytes, pixels_of
 from .shapes import Combination, combinations_of
+from .steps import Step, stepped
 from .torch_export import export_rung
-from .writers import export_writer, writer_difference
+from .writers import export_writer, writer_distance
 
 logger = logging.getLogger(__name__)
-
-_WORTH_A_WARNING = 1e-4
-_MEASURED_UP_TO = 2048  # tokens: attention takes their square in memory, and nobody may ever run the larger rungs
 
 
 def export_model(
@@ -48,13 +45,18 @@ def export_model(
     task: str | None = None,
     shapes: Sizes | None = None,
     processor: Any = None,
+    optimize: bool = False,
+    dtype: Literal["fp16", "int8"] | None = None,
+    calibration: Iterable[Mapping[str, Any]] | None = None,
+    preprocess_in_graph: bool = False,
     progress: bool = True,
     **hub_options: Any,
 ) -> Path:
     """Returns the folder `output`, with the model as graphs whose shapes are baked in.
 
     The largest graph is ``model.onnx``, which stock optimum loads. Each graph of up to 2048 tokens is compared with the
-    original on random rows with padding; the largest difference is saved in ``fixedshape_config.json``.
+    original on random rows with padding; the largest difference is saved in ``fixedshape_config.json``, and for smaller
+    graphs how many answers it changed.
 
     Args:
         model_or_id: A PyTorch model of transformers, or the folder or Hub repo to load it from.
@@ -67,10 +69,19 @@ def export_model(
             of 64), and are written as a graph for each part and size: stock optimum cannot run those.
         processor: Saved beside the graphs: a tokenizer, an image processor, a combination, ... By default that of
             `model_or_id`, where that is a folder or repo.
+        optimize: Fuse attention, norms and activations. Such graphs run in onnxruntime alone.
+        dtype: ``"fp16"`` for half precision, ``"int8"`` for quantized weights. By default graphs compute in float32.
+        calibration: Inputs of the model as a processor makes them, for the ranges of static ``"int8"`` graphs. By
+            default such graphs find their ranges when they run, and convolutions stay as they are.
+        preprocess_in_graph: Rescale and normalize images inside the graphs, which then take bytes, ``uint8``. The
+            processor is saved such that it gives them.
         progress: Show a progress bar.
         **hub_options: Passed on to transformers' `from_pretrained` (``revision=``, ``token=``, ...).
 
     Raises:
+        ProcessorError: `preprocess_in_graph` needs a processor that rescales or normalizes.
+        InvalidArgumentError: There is no such `dtype`, or `calibration` without one that needs it, or of a model that
+            writes.
         UnsupportedTaskError: The task is unknown, cannot be told, or is not the model's.
         ShapeMismatchError: A key of `shapes` is unknown, or a size is none that the model has.
         ExportError: PyTorch cannot export the model.
@@ -86,21 +97,33 @@ def export_model(
         processor = _processor_of(model_or_id, hub_options) if processor is None else processor
     if row.name == "feature-extraction" and model.main_input_name == "pixel_values":
         row = find_task("image-feature-extraction")
+    samples = None if calibration is None else tuple(calibration)
+    if samples is not None and row.writes:
+        raise InvalidArgumentError(
+            f"calibration= is not for models that write, such as one for {row.name}. Leave it out."
+        )
+    change = Change(optimize, dtype, samples, model.config.to_dict())
     stale = _graphs_in(folder)
+    pixels = pixels_of(processor, axes_of(model, row)) if preprocess_in_graph else None
     with _evaluated(model):
-        export = _export_writer if row.writes else _export_plain
-        names, difference = export(model, row, folder, shapes=shapes, processor=processor, progress=progress)
-        saved = FixedShapeConfig(names, task=row.name, difference=difference, original=_repo_of(model))
+        rows = ROWS_OF_SMALLER if dtype else 1
+        steps: list[Step] = [partial(changed_model, change=change), *([pixels.put_into] if pixels else [])]
+        job = _Job(model, row, folder, shapes, processor, rows, steps=tuple(steps), pixels=pixels)
+        names, distances = (_export_writer if row.writes else _export_plain)(job, progress=progress)
+        saved = FixedShapeConfig(names, task=row.name, dtype=dtype, optimized=optimize, original=_repo_of(model))
         _save_configs(model, folder, saved)
         write_remote_code(folder, row)
         if row.writes:
-            worst = writer_difference(model, row, folder)
-            _warn_beyond_rounding(names[0], worst)
-            replace(saved, difference=dict.fromkeys(names, worst)).save_pretrained(folder)
+            distances = dict.fromkeys(names, writer_distance(model, row, folder))
+        with_measures(saved, distances).save_pretrained(folder)
     for name in stale - set(names):
         (folder / name).unlink(missing_ok=True)
     if processor is not None:
-        processor.save_pretrained(folder)
+        (giving_bytes(processor) if pixels else processor).save_pretrained(folder)
+    if row.name == "feature-extraction" and isinstance(model_or_id, (str, Path)):
+        known = {each.name for each in fields(HubOptions)}
+        asked = {name: value for name, value in hub_options.items() if name in known}
+        copy_sentence_config(model_or_id, folder, HubOptions(**asked))
     return folder
 
 
@@ -119,28 +142,52 @@ def _save_configs(model: Any, folder: Path, fixed_shape_config: FixedShapeConfig
         generation_config.save_pretrained(folder)
 
 
-def _export_plain(
-    model: Any, row: Task, folder: Path, *, shapes: Sizes | None, processor: Any, progress: bool
-) -> tuple[tuple[str, ...], dict[str, float]]:
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, and what is done to each of its graphs.
+
+    Attributes:
+        model: The PyTorch model.
+        row: Its task.
+        folder: Where the graphs go.
+        shapes: The sizes that were asked for.
+        processor: The model's processor.
+        rows: How many rows each graph is compared on at least.
+        steps: Each takes a graph as it was exported, or as the step before left it, and returns what becomes of it.
+        pixels: What the graphs do to images themselves.
+    """
+
+    model: Any
+    row: Task
+    folder: Path
+    shapes: Sizes | None
+    processor: Any
+    rows: int
+    steps: tuple[Step, ...]
+    pixels: PixelsInGraph | None
+
+
+def _export_plain(job: _Job, *, progress: bool) -> tuple[tuple[str, ...], dict[str, Distance]]:
     """The names of the graphs, and how far each is from the original."""
+    model, row, folder = job.model, job.row, job.folder
     axes = axes_of(model, row)
-    combinations = combinations_of(shapes, row, model.config, keys_of(axes), processor)
+    combinations = combinations_of(job.shapes, row, model.config, keys_of(axes), job.processor)
     names = [MAIN_GRAPH, *("model_" + "x".join(map(str, sizes.values())) + ".onnx" for sizes in combinations[1:])]
     bar = tqdm(combinations, desc=f"Exporting {type(model).__name__}", unit="graph", disable=not progress)
     outputs = _outputs_of(model, row, axes, combinations[-1])
-    save_rungs(_exported(model, axes, outputs, names, bar), folder=folder)
+    graphs = (export_rung(model, example_of(model, axes, sizes), outputs) for sizes in bar)
+    save_rungs(zip(names, stepped(graphs, job.steps), strict=True), folder=folder)
     return tuple(names), {
-        name: _difference(model, axes, outputs, folder / name, sizes)
+        name: measured(model, axes, outputs, folder / name, sizes, rows=job.rows, pixels=job.pixels)
         for name, sizes in zip(names, combinations, strict=True)
-        if sizes.get(SEQUENCE, 0) <= _MEASURED_UP_TO
+        if sizes.get(SEQUENCE, 0) <= MEASURED_UP_TO
     }
 
 
-def _export_writer(
-    model: Any, row: Task, folder: Path, *, shapes: Sizes | None, processor: Any, progress: bool
-) -> tuple[tuple[str, ...], dict[str, float]]:
+def _export_writer(job: _Job, *, progress: bool) -> tuple[tuple[str, ...], dict[str, Distance]]:
     """The names of the graphs; how far they are from the original shows once the folder is whole."""
-    return export_writer(model, row, folder, shapes=shapes, processor=processor, progress=progress), {}
+    given = {"shapes": job.shapes, "processor": job.processor, "steps": job.steps}
+    return export_writer(job.model, job.row, job.folder, **given, progress=progress), {}
 
 
 def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]) -> Task:
@@ -206,32 +253,3 @@ def _outputs_of(model: Any, row: Task, axes: Axes, sizes: Combination) -> tuple[
         return found
     given = f"{type(model).__name__} gives {', '.join(output)}"
     raise UnsupportedTaskError(f"{given}, and {row.name} needs {', '.join(row.outputs)}.", task=row.name)
-
-
-def _exported(
-    model: Any, axes: Axes, outputs: Sequence[str], names: Sequence[str], combinations: Iterable[Combination]
-) -> Iterator[tuple[str, onnx.ModelProto]]:
-    for name, sizes in zip(names, combinations, strict=True):
-        yield name, export_rung(model, example_of(model, axes, sizes), outputs)
-
-
-def _difference(model: Any, axes: Axes, outputs: Sequence[str], path: Path, sizes: Combination) -> float:
-    """The largest absolute difference from the original, of tokens the real ones, on rows it was not traced with."""
-    example = example_of(model, axes, sizes, seed=1)
-    with torch.no_grad():
-        expected = model(**example, return_dict=True)
-    runtime = Runtime(ShapeLadder((read_contract(path),)), (path,), fill=Fill(pad_id_of(model.config)))
-    got = runtime.run([{name: tensor.cpu().numpy() for name, tensor in example.items()}])[0]
-    real = example["attention_mask"].bool().cpu().numpy() if "attention_mask" in example else np.ones(())
-    worst = 0.0
-    for name in outputs:
-        theirs, ours = expected[name].cpu().numpy(), got[name]
-        per_token = real.ndim and theirs.shape[: real.ndim] == real.shape
-        worst = max(worst, largest_difference(*((theirs[real], ours[real]) if per_token else (theirs, ours))))
-    _warn_beyond_rounding(path.name, worst)
-    return worst
-
-
-def _warn_beyond_rounding(name: str, worst: float) -> None:
-    if not worst <= _WORTH_A_WARNING:
-        logger.warning("%s differs from the original by %.1e.", name, worst)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from optimum_fixedshape.contract import BATCH, SEQUENCE, Mismatch
 from optimum_fixedshape.decoding import CONTEXT, PREFILL
+from optimum_fixedshape.distances import Distance
 from optimum_fixedshape.errors import ShapeMismatchError
 from optimum_fixedshape.graph.weights import save_rungs
 from optimum_fixedshape.models import classes
@@ -24,6 +25,7 @@ from .decoders import decoder_spec, export_decoder, export_encoder, export_first
 from .defaults import default_size, positions_of
 from .examples import axes_of, example_of, keys_of
 from .shapes import Combination
+from .steps import Step, stepped
 
 _CONTEXTS = (256, 1024)
 _PREFILL, _PREFILL_BEHIND_ENCODER = 64, 8
@@ -44,7 +46,14 @@ class Plan:
 
 
 def export_writer(
-    model: torch.nn.Module, row: Task, folder: Path, *, shapes: Sizes | None, processor: Any, progress: bool
+    model: torch.nn.Module,
+    row: Task,
+    folder: Path,
+    *,
+    shapes: Sizes | None,
+    processor: Any,
+    steps: Iterable[Step] = (),
+    progress: bool,
 ) -> tuple[str, ...]:
     """Returns the names of the graphs of a model that writes, which are now in `folder` with one file of weights.
 
@@ -54,6 +63,7 @@ def export_writer(
         folder: Where the files go.
         shapes: Sizes by shape key: ``context_length`` and ``prefill_length``, and those of what an encoder reads.
         processor: The model's processor, which may know the sizes of what the encoder reads.
+        steps: What is done to each graph.
         progress: Show a progress bar.
 
     Raises:
@@ -64,8 +74,9 @@ def export_writer(
         *(_of_encoder_decoder if model.config.is_encoder_decoder else _of_decoder)(model, row, shapes or {}, processor)
     ]
     bar = tqdm(plans, desc=f"Exporting {type(model).__name__}", unit="graph", disable=not progress)
-    save_rungs(((plan.name, plan.make()) for plan in bar), folder=folder)
-    return tuple(plan.name for plan in plans)
+    names = tuple(plan.name for plan in plans)
+    save_rungs(zip(names, stepped((plan.make() for plan in bar), steps), strict=True), folder=folder)
+    return names
 
 
 def _of_decoder(model: Any, row: Task, shapes: Sizes, processor: Any) -> Iterator[Plan]:
@@ -145,8 +156,8 @@ def _positions(model: Any) -> int | None:
     return None if found is None else int(found)
 
 
-def writer_difference(model: Any, row: Task, folder: Path) -> float:
-    """Returns the largest absolute difference from the original's logits, on random tokens: a prompt and one step.
+def writer_distance(model: Any, row: Task, folder: Path) -> Distance:
+    """Returns how far the logits are from the original's, on random tokens: a prompt and one step.
 
     Args:
         model: The original.
@@ -167,4 +178,6 @@ def writer_difference(model: Any, row: Task, folder: Path) -> float:
         output = ours(**inputs, **{name: piece}, past_key_values=cache)
         cache = output.past_key_values
         parts.append(output.logits)
-    return float((theirs - torch.cat(parts, dim=1)).abs().max())
+    distance = Distance()
+    distance.add("logits", theirs.numpy(), torch.cat(parts, dim=1).numpy())
+    return distance

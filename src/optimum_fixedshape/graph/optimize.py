@@ -18,6 +18,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 from optimum_fixedshape._compat import imported
 from optimum_fixedshape.errors import InvalidModelError, warn
 
+from .attention import fuse_attention
+
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 2**31 - 1
@@ -54,30 +56,33 @@ _BERT = _Architecture("bert")
 _ARCHITECTURES: Mapping[str, _Architecture] = {
     **dict.fromkeys(("albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"), _BERT),
     "distilbert": _Architecture("bert", "n_heads", "dim"),
-    "gpt2": _Architecture("gpt2", "n_head", "n_embd", attention=False),
 }
-# The optimizer's patterns for other architectures find nothing in today's exports, or make operators that the CPU does
-# not have (T5's relative positions). Norms, activations and rotary embeddings are the same in all.
+# The optimizer's patterns for other architectures find nothing in today's exports, make operators that the CPU does
+# not have (T5's relative positions), or fail (GPT-2's, on products without a bias). Norms, activations and rotary
+# embeddings are the same in all.
 _ANY = _Architecture("bert", attention=False)
 
 
-def optimize_graph(model: ModelProto, *, config: Mapping[str, Any]) -> ModelProto:
+def optimize_graph(model: ModelProto, *, config: Mapping[str, Any], packs_projections: bool = True) -> ModelProto:
     """Returns the model with what belongs together fused into single operators; `model` is left as it is.
 
-    Attention is fused for BERT and its kin, layer norms, activations and rotary embeddings for all models, by
-    onnxruntime's optimizer for transformers; then constants are folded, and batch norms go into their convolutions.
+    Attention is fused in graphs of fixed shapes that ``torch.onnx.export(dynamo=True)`` made, as ours, of any model
+    whose attention `fuse_attention` knows; in exports by TorchScript, that of BERT and its kin. Layer norms,
+    activations and rotary embeddings are fused for all models, by onnxruntime's optimizer for transformers; then
+    constants are folded, and batch norms go into their convolutions.
     Inputs and outputs stay as they are, and a mask hides what it hid, on whichever side (a row that is masked all over
     may get other numbers, finite ones). The fused operators are onnxruntime's own, and the graph needs it to run.
     `fused_operators` tells how many there are.
 
-    Optimize before pinning: attention is mostly recognized by arithmetic on sizes, which pinning folds. It is found in
-    exports by TorchScript, which stock optimum makes, and not in those by ``torch.onnx.export(dynamo=True)``. The sum
-    before a layer norm is not fused with it, as the CPU takes several times longer for the two in one.
+    Optimize exports by TorchScript, which stock optimum makes, before pinning: their attention is recognized by
+    arithmetic on sizes, which pinning folds. The sum before a layer norm is not fused with it, as the CPU takes several
+    times longer for the two in one.
 
     Args:
         model: Any model with its weights inside, with open or fixed shapes; up to 2 GB.
         config: The model's ``config.json``: ``model_type``, heads and hidden size are read. Where it does not have
             them, attention stays as it is.
+        packs_projections: Let attention that `fuse_attention` finds have its projections inside, where it can.
 
     Warns:
         UserWarning: There was nothing to fuse.
@@ -88,7 +93,7 @@ def optimize_graph(model: ModelProto, *, config: Mapping[str, Any]) -> ModelProt
     """
     check_size(model, "onnxruntime's optimizer")
     before = fused_operators(model)
-    optimized = fold_constants(_fused(model, config))
+    optimized = fold_constants(_fused(fuse_attention(model, packs_projections=packs_projections), config))
     found = {name: count for name, count in fused_operators(optimized).items() if count > before.get(name, 0)}
     if found:
         logger.debug("fused: %s", found)

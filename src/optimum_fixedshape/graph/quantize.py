@@ -33,6 +33,7 @@ _BETWEEN_CONVOLUTIONS = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "Globa
 _INTEGER = frozenset(
     {"MatMulInteger", "ConvInteger", "QAttention", "DynamicQuantizeLSTM", "QuantizeLinear", "DequantizeLinear"}
 )
+_BIAS_OF_ATTENTION = 5  # the place of its input
 _ROUNDED_WHOLE = ["MatMul", "Gemm"]
 
 
@@ -123,6 +124,7 @@ def _quantize_dynamic(prepared: ModelProto, path: Path) -> None:
         prepared,
         path,
         op_types_to_quantize=list(_DYNAMIC),
+        nodes_to_exclude=_biased_attention(prepared.graph),
         per_channel=True,
         weight_type=QuantType.QInt8,
         extra_options={"DefaultTensorType": TensorProto.FLOAT},
@@ -207,6 +209,12 @@ def _products_of_activations(graph: GraphProto) -> list[str]:
     """Names of matrix products without a weight: those inside attention, which rounding harms and hardly speeds up."""
     weights = {tensor.name for tensor in graph.initializer}
     return [node.name for node in graph.node if node.op_type == "MatMul" and weights.isdisjoint(node.input)]
+
+
+def _biased_attention(graph: GraphProto) -> list[str]:
+    """Names of attention with a bias on its scores, which the quantizer would drop without a word."""
+    attention = (node for node in graph.node if node.op_type == "Attention")
+    return [node.name for node in attention if len(node.input) > _BIAS_OF_ATTENTION and node.input[_BIAS_OF_ATTENTION]]
 
 
 def _keep_biases_apart(model: ModelProto) -> None:

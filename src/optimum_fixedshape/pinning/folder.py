@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 from tqdm.auto import tqdm
 
+from optimum_fixedshape.changes import Change, prepared_model
 from optimum_fixedshape.config import CONFIG_NAME, FixedShapeConfig, Names, free_folder
 from optimum_fixedshape.errors import FixedShapeError, InvalidModelError
 from optimum_fixedshape.graph.loading import load_model
@@ -31,7 +32,7 @@ from optimum_fixedshape.repo import BESIDE_GRAPHS, Roles, Sizes
 from optimum_fixedshape.sessions import SessionPool
 from optimum_fixedshape.tasks import Task, task_of_architectures, tasks_called
 
-from .changes import Change, changed_model, key_of, prepared_model
+from .changes import fixed_model, key_of
 from .measures import check_rows, measured_facts
 from .plans import Plan, Source, source_of
 
@@ -135,7 +136,7 @@ def _make_all(source: Source, staging: Staging, change: Change, *, progress: boo
                 ready = prepared_model(original, plan.contract, change)
             if ready is not original:
                 pin_as(original, plan.contract, plan.sizes)  # what is baked in has the names of its own graph here
-            made = changed_model(pin_as(ready, plan.contract, plan.sizes), plan, change)
+            made = fixed_model(ready, plan, change)
             check_rows(plan, original, pool)
             measured = measured_facts(plan, staging.put(plan.name, made), pool)
             staging.finish(plan.name, measured)
@@ -184,6 +185,7 @@ def _move_in(folder: Path, source: Source, staging: Staging, change: Change) -> 
         task=row.name if row else source.config.task,
         shapes={},
         difference={name: each["difference"] for name, each in facts.items() if "difference" in each},
+        fidelity={name: each["fidelity"] for name, each in facts.items() if change.dtype and "fidelity" in each},
         dtype=change.dtype or source.config.dtype,
         optimized=change.optimize or source.config.optimized,
         original=source.config.original or source.repo,

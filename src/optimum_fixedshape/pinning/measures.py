@@ -26,8 +26,10 @@ _TOLERANCE = 1e-2  # of the largest number: rounding is far below, and what anot
 _SEE_ALL_ROWS: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
 
 
-def measured_facts(plan: Plan, path: Path, pool: SessionPool) -> dict[str, float]:
+def measured_facts(plan: Plan, path: Path, pool: SessionPool) -> dict[str, Any]:
     """Returns how far the graph at `path` is from the one that it was made of; nothing for one that is very large.
+
+    What is returned is its ``difference``, and as its ``fidelity`` what that is to be read against.
 
     Args:
         plan: The graph that was made.
@@ -36,11 +38,12 @@ def measured_facts(plan: Plan, path: Path, pool: SessionPool) -> dict[str, float
     """
     if not _is_measured(plan):
         return {}
-    from optimum_fixedshape.differences import measure_difference
+    from optimum_fixedshape.differences import measure_distance
 
     # Vocabularies are told from the original's file: here what looks them up may be fused, or quantized.
     made = replace(plan.fixed, external_data=read_contract(path).external_data)
-    return {"difference": measure_difference(plan.path, path, contract=made, pool=pool)}
+    distance = measure_distance(plan.path, path, contract=made, pool=pool)
+    return {"difference": distance.largest, "fidelity": distance.facts()}
 
 
 def check_rows(plan: Plan, original: onnx.ModelProto, pool: SessionPool) -> None:

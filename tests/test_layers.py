@@ -20,8 +20,8 @@ LAYERS = [
     ["fitting", "graph"],
     ["unfitting", "windows", "padding", "pooling", "remembered", "batching"],
     [
-        *["session_cache", "sessions", "runtime", "tower_parts", "towers", "config", "hub", "repo", "scratch", "tasks", "detecting"],
-        *["feeds", "distances", "differences", "changes", "card", "sentence_config", "machine"],
+        *["session_cache", "sessions", "runtime", "tower_parts", "towers", "config", "sentence_config", "hub", "repo"],
+        *["scratch", "tasks", "detecting", "feeds", "distances", "differences", "changes", "card", "machine"],
     ],
     ["decoding", "parts"],
     ["processors", "models"],

@@ -19,6 +19,7 @@ from optimum_fixedshape.tasks import Overflow
 
 from .fixed import FixedShapeProcessor, check_kind, check_overflow, feeds_of, fix, named_arguments
 from .graph_sounds import Heard, Lengths, SoundInputs, sound_inputs_of
+from .short_sounds import length_with_silence, with_silence
 from .sounds import Samples, is_sound, load_sound
 from .spectrograms import rebuilt, spectrogram_of, take_tables
 
@@ -169,6 +170,9 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
         settings = {"return_attention_mask": is_masked, "return_tensors": "np", "sampling_rate": self.sampling_rate}
         if self._inputs.role == SAMPLES:
             settings["padding"] = False
+        short = None if call else length_with_silence(self, self._plain_class, len(samples))
+        if short:
+            settings["max_length"] = short
         try:
             made = self._twin()([samples], **settings, **call)
         except ValueError as error:
@@ -179,6 +183,10 @@ class FixedShapeFeatureExtractor(FixedShapeProcessor):
             raise InvalidInputError(problem, item=few) from error
         sound = made[self.model_input_names[0]][0]
         mask = made["attention_mask"][0] if "attention_mask" in made else None
+        if short:
+            missing = vars(self)["nb_max_frames"] - sound.shape[1]
+            sound = with_silence(sound, missing)
+            mask = None if mask is None else np.pad(mask, (0, missing))
         if is_masked and mask is None:
             mask = np.ones(sound.shape[self._frames_axis()], np.int64)
         return Heard(sound, mask if is_masked else None, made["is_longer"][0] if "is_longer" in made else None)

@@ -16,6 +16,7 @@ from .canvas import default_image_processor
 from .combined import CUTTING, ROLES, fix_processor, kinds_of
 from .finding import Source, fixed_ladder, plain_processor, source_of, without_graph
 from .image import FixedShapeImageProcessor, fix_image_processor
+from .patches import FixedShapePatchProcessor
 from .text import FixedShapeTokenizer, fix_tokenizer
 from .video import FixedShapeVideoProcessor, fix_video_processor
 
@@ -69,7 +70,9 @@ class AutoImageProcessor(transformers.AutoImageProcessor):  # type: ignore[misc]
     """transformers' `AutoImageProcessor`, whose image processors know the graph."""
 
     @classmethod
-    def from_model(cls, model: Any, *, image_processor: Any = None, **kwargs: Any) -> FixedShapeImageProcessor:
+    def from_model(
+        cls, model: Any, *, image_processor: Any = None, **kwargs: Any
+    ) -> FixedShapeImageProcessor | FixedShapePatchProcessor:
         """Returns the image processor of `model`, which gives what the graph takes.
 
         For a bare graph it has the usual settings of models trained on ImageNet, and a warning says which.

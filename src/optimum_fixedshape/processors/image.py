@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from transformers import BaseImageProcessor, BatchFeature
 
-from optimum_fixedshape.contract import BATCH, TensorSpec
-from optimum_fixedshape.errors import ProcessorError
-from optimum_fixedshape.fitting import Array, Feed
+from optimum_fixedshape.fitting import Array
 from optimum_fixedshape.ladder import ShapeLadder
-from optimum_fixedshape.roles import PATCHES
 
 from .canvas import Canvas, canvas_of, mismatch
-from .fixed import FixedShapeProcessor, check_kind, feeds_of, fix, named_arguments
+from .fixed import FixedShapeProcessor, check_kind, fix, named_arguments
 from .image_results import on_the_original
 from .image_sizes import Size, crops_by_itself, keeps_proportions, smaller, told_sizes
-from .images import load_images
+from .image_taking import ImageTaking, load_some
+from .lean_images import steps_of
+from .patches import FixedShapePatchProcessor, patches_of, told_patches
 
 _MASK = "pixel_mask"
 _SIZE_ONLY = {"do_rescale": False, "do_normalize": False}
-_PATCHES = ("max_num_patches", "max_patches")
 
 
-class FixedShapeImageProcessor(FixedShapeProcessor):
+class FixedShapeImageProcessor(ImageTaking):
     """Mixed into the user's image processor class by `fix_image_processor`; adds the graph's shapes to it.
 
     Results of `post_process_object_detection` and its like are those of the original image.
 
     Attributes:
         ladder: The graph's contracts.
-        canvas: What the graph takes for an image; None for graphs that take patches.
+        canvas: What the graph takes for an image.
     """
 
-    canvas: Canvas | None
+    canvas: Canvas
     do_resize: bool
     _letterboxes: bool
     _added = FixedShapeProcessor._added | {"canvas", "_letterboxes"}
@@ -47,60 +45,38 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
         names = (name for name in dir(plain) if name.startswith("post_process_"))
         return {name: on_the_original(getattr(plain, name)) for name in names}
 
-    def __call__(self, images: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Returns a `BatchFeature` with one row for each image, in the graph's size, layout and dtype.
-
-        Args:
-            images: See `images.load_images`.
-            *args: As the plain class takes them.
-            **kwargs: Likewise; ``return_tensors=`` says what comes back, by default lists of arrays.
-
-        Raises:
-            InvalidInputError: One is no image.
-            ShapeMismatchError: An argument of the call leads to another size than the graph's.
-        """
-        return self.preprocess(images, *args, **kwargs)
+    @property
+    def batch_role(self) -> str | None:
+        """What the graph calls the rows of images."""
+        return self.ladder.largest.input(self.canvas.name).batch_role
 
     def preprocess(self, images: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns what `__call__` returns."""
         call = named_arguments(self._plain_class.preprocess, (images, *args), kwargs)
         tensors = call.pop("return_tensors", None)
         canvas = self.canvas
-        loaded = load_images(call.pop("images"), canvas.channels if canvas else 3)
-        if not loaded:
-            raise ProcessorError("There are no images to process.", expected="an image", given="nothing")
-        if canvas is None:
-            return self._plain(loaded, {**call, "return_tensors": tensors})
-        made = self._letterboxed(loaded, call) if self._letterboxes and canvas.size else self._resized(loaded, call)
+        loaded = load_some(call.pop("images"), canvas.channels)
+        if all(value is None for value in call.values()) and (rows := self.lean_rows(loaded)) is not None:
+            return BatchFeature({canvas.name: list(rows) if tensors is None else rows}, tensor_type=tensors)
+        size = canvas.size if self._letterboxes else None
+        made = self._letterboxed(loaded, size, call) if size else self._resized(loaded, call)
         ready = {canvas.name: [self._to_graph(pixels) for pixels in made.pop("pixel_values")], **made}
         if tensors is not None:
             ready = {name: np.stack(rows) if _are_arrays(rows) else rows for name, rows in ready.items()}
         return BatchFeature(data=ready, tensor_type=tensors)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the settings of the processor as transformers made it."""
-        settings: dict[str, Any] = self.plain().to_dict()
-        return settings
-
-    def feeds(self, items: Any, **kwargs: Any) -> Iterator[Feed]:
-        """Yields feeds for a bare `InferenceSession`, exact in every dimension, in the order of `items`.
+    def lean_rows(self, loaded: Sequence[Any]) -> Array | None:
+        """Returns images as one array of rows for the graph, made in the fewest passes; None where that cannot be done.
 
         Args:
-            items: As for a call; also a generator, read as needed.
-            **kwargs: As for a call.
+            loaded: As `images.load_images` gives them.
         """
-        is_single = isinstance(items, str) or not isinstance(items, Iterable) or getattr(items, "ndim", 4) < 4
-        several = [items] if is_single or hasattr(items, "convert") else items
-        role = self.ladder.largest.input(self.canvas.name).batch_role if self.canvas else BATCH
-
-        def make(chunk: list[Any], first: int) -> Any:
-            return self(chunk, **{**kwargs, "return_tensors": "np"})
-
-        yield from feeds_of(several, make, self.ladder, role)
+        steps = None if self._letterboxes else steps_of(self, self._plain_class, self.canvas)
+        return None if steps is None else steps.rows(loaded)
 
     def content_size(self, height: int, width: int) -> Size | None:
         """Returns how much of the graph's height and width an image of this size covers; None where it is all."""
-        if not self._letterboxes or self.canvas is None or self.canvas.size is None:
+        if not self._letterboxes or self.canvas.size is None:
             return None
         blank = np.zeros((int(height), int(width), self.canvas.channels), np.uint8)
         covered: Size = self._content(blank, _SIZE_ONLY)[0].shape[-2:]
@@ -108,21 +84,18 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
 
     def _plain(self, images: list[Any], call: dict[str, Any]) -> Any:
         base: Any = super()
-        if self.canvas and all(hasattr(image, "convert") for image in images):
+        if all(hasattr(image, "convert") for image in images):
             call = {"input_data_format": "channels_last", **call}  # 4.57 takes three rows of pixels for channels
         return base.preprocess(images, **call)
 
     def _resized(self, images: list[Any], call: dict[str, Any]) -> dict[str, Any]:
         made = dict(self._plain(images, {**call, "return_tensors": None}))
         crops = crops_by_itself(self) and self.do_resize and call.keys().isdisjoint({"size", "do_resize"})
-        size = self.canvas.size if self.canvas and crops else None
+        size = self.canvas.size if crops else None
         pixels = [np.asarray(each) for each in made["pixel_values"]]
         return {**made, "pixel_values": [_middle(each, size) for each in pixels] if size else pixels}
 
-    def _letterboxed(self, images: list[Any], call: dict[str, Any]) -> dict[str, Any]:
-        assert self.canvas is not None
-        canvas = self.canvas.size
-        assert canvas is not None
+    def _letterboxed(self, images: list[Any], canvas: Size, call: dict[str, Any]) -> dict[str, Any]:
         contents = [self._content(image, call) for image in images]
         rows: dict[str, list[Any]] = {"pixel_values": [], _MASK: []}
         for pixels, _ in contents:
@@ -139,7 +112,6 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
 
     def _content(self, image: Any, call: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
         """The pixels of one image before padding, no larger than the graph takes; and what else came with them."""
-        assert self.canvas is not None
         made = _without_padding(self._plain([image], {**call, "return_tensors": None}))
         canvas = self.canvas.size
         height, width = made["pixel_values"][0].shape[-2:]
@@ -159,7 +131,6 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
             return self._plain(images, {**asked, "size": {"shortest_edge": min(height, width)}})
 
     def _to_graph(self, pixels: Array) -> Array:
-        assert self.canvas is not None
         canvas = self.canvas
         if (canvas.size and pixels.shape[-2:] != canvas.size) or pixels.shape[0] != canvas.channels:
             raise mismatch(canvas, pixels)
@@ -169,7 +140,9 @@ class FixedShapeImageProcessor(FixedShapeProcessor):
         return laid_out.astype(canvas.dtype, copy=False)
 
 
-def fix_image_processor(image_processor: Any, ladder: ShapeLadder) -> FixedShapeImageProcessor:
+def fix_image_processor(
+    image_processor: Any, ladder: ShapeLadder
+) -> FixedShapeImageProcessor | FixedShapePatchProcessor:
     """Returns an image processor of the same class, told what the graph takes. The one given stays as it was.
 
     Args:
@@ -182,26 +155,19 @@ def fix_image_processor(image_processor: Any, ladder: ShapeLadder) -> FixedShape
     check_kind(image_processor, BaseImageProcessor, "An image processor")
     is_fixed = isinstance(image_processor, FixedShapeProcessor)
     plain = image_processor.plain() if is_fixed else copy.deepcopy(image_processor)
-    patches = _patches_of(ladder)
-    if patches:
-        names = [name for name in _PATCHES if hasattr(plain, name)]
-        told = {name: patches.size for name in names if patches.size != getattr(plain, name)}
-        return _fixed(plain, ladder, told, canvas=None, _letterboxes=False)
+    if patches := patches_of(ladder):
+        in_patches: FixedShapePatchProcessor = fix(
+            FixedShapePatchProcessor, plain, ladder, told_patches(plain, patches)
+        )
+        return in_patches
     canvas = canvas_of(ladder)
     letterboxes = keeps_proportions(plain)
     told = told_sizes(plain, *canvas.size) if canvas.size and not letterboxes else {}
-    return _fixed(plain, ladder, told | _told_of_values(plain, canvas), canvas=canvas, _letterboxes=letterboxes)
-
-
-def _fixed(plain: Any, ladder: ShapeLadder, told: dict[str, Any], **facts: Any) -> FixedShapeImageProcessor:
-    fixed: FixedShapeImageProcessor = fix(FixedShapeImageProcessor, plain, ladder, told, **facts)
+    facts: dict[str, Any] = {"canvas": canvas, "_letterboxes": letterboxes}
+    fixed: FixedShapeImageProcessor = fix(
+        FixedShapeImageProcessor, plain, ladder, told | _told_of_values(plain, canvas), **facts
+    )
     return fixed
-
-
-def _patches_of(ladder: ShapeLadder) -> Any:
-    specs: Iterable[TensorSpec] = ladder.largest.inputs
-    axes = ((spec.axes or ())[axis] for spec in specs if (axis := spec.axis_of(PATCHES)) is not None)
-    return next(axes, None)
 
 
 def _told_of_values(plain: Any, canvas: Canvas) -> dict[str, Any]:

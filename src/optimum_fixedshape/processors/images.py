@@ -13,6 +13,9 @@ from optimum_fixedshape._compat import imported
 from optimum_fixedshape.errors import InvalidInputError
 from optimum_fixedshape.fitting import Array
 
+_ORIENTATION = 0x0112
+_TURNED = range(2, 9)
+"""Values of the EXIF tag that say that an image is stored mirrored or turned."""
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _CHANNELS = (1, 3, 4)
 
@@ -62,13 +65,19 @@ def _opened(image: Any, timeout: float | None) -> Any:
         raise _invalid(image, "it is neither a path, a URL, a PIL image nor an array")
     try:
         if isinstance(image, pillow.Image):
-            return opened(_of_eight_bits(image))
+            return _as_it_is(image) or opened(_of_eight_bits(image))
         if os.path.isfile(image):
             with pillow.open(image) as file:
-                return opened(_of_eight_bits(file))
+                return _as_it_is(file) or opened(_of_eight_bits(file))
         return opened(str(image), timeout=timeout)
     except (OSError, SyntaxError, TypeError, ValueError) as error:  # Pillow's parsers raise any of these
         raise _invalid(image, f"{error}") from error
+
+
+def _as_it_is(image: Any) -> Any:
+    """The image, where it is upright and RGB already: transformers would copy it twice."""
+    image.load()  # some formats say only at their end how the image is turned
+    return image if image.mode == "RGB" and image.getexif().get(_ORIENTATION) not in _TURNED else None
 
 
 def _of_eight_bits(image: Any) -> Any:

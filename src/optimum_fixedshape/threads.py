@@ -1,0 +1,34 @@
+"""How many threads a session gets where its user does not say."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+_TINY_BYTES = 20 * 2**20
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+
+
+def threads_for(weights_bytes: int, *, reads_texts: bool) -> int:
+    """Returns the threads of one session on the CPU; 0 leaves it to onnxruntime.
+
+    One where a run is over before a second has woken up, as of texts in models of the size of bert-tiny. Elsewhere one
+    for each core: as many as onnxruntime takes by itself, which then ties each to a core that the caller may run on.
+
+    Args:
+        weights_bytes: Of the graph.
+        reads_texts: Whether its rows are texts: images keep several cores busy however small the model is.
+    """
+    return 1 if reads_texts and weights_bytes <= _TINY_BYTES else _cores()
+
+
+@functools.cache
+def _cores() -> int:
+    """The cores that this process may run on, each counted once however many threads it has; 0 if nobody tells."""
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    try:
+        return len({Path(_SIBLINGS.format(cpu)).read_text(encoding="ascii") for cpu in os.sched_getaffinity(0)})
+    except OSError:
+        return 0

@@ -191,6 +191,14 @@ def test_texts_in_lower_case(pair, stated):
     assert_vectors(pipe.embed(["LATE Trams"]), [unit(reference(pair, "late trams"))])
 
 
+def test_another_model_states_its_own(pair, stated, tmp_path):
+    pipe = pipeline("feature-extraction", model=stated(modules=("Transformer", "Pooling")))
+    assert_vectors(pipe.embed(TEXTS), [reference(pair, text) for text in TEXTS])
+    other = shutil.copytree(stated(modules=("Transformer", "Pooling"), pooling={"pooling_mode": "max"}), tmp_path / "o")
+    pipe.model = pipeline("feature-extraction", model=other).model
+    assert_vectors(pipe.embed(TEXTS), [reference(pair, text, "max") for text in TEXTS])
+
+
 def test_a_repo_that_says_nothing_needs_a_word(pair):
     pipe = pipeline("feature-extraction", model=pair.folder)
     with pytest.raises(InvalidArgumentError, match=r"no modules.json. Pass pooling= .* or put the original's"):

@@ -357,10 +357,11 @@ OPENING = """
 import sys
 from pathlib import Path
 import numpy as np
-from optimum_fixedshape import sessions
+from optimum_fixedshape import read_contract, sessions
 sessions._CACHED_FROM_BYTES = 0
 for place in range(1, 3):
-    session = sessions.SessionPool(cached=True).get(Path(sys.argv[place]), None)
+    graph = Path(sys.argv[place])
+    session = sessions.SessionPool(cached=True).get(graph, read_contract(graph))
     answer, = session.run(None, {"x": np.ones(session.get_inputs()[0].shape, np.float32)})
     np.save(f"{sys.argv[3]}-{place}.npy", answer)
 """

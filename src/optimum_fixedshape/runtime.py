@@ -101,6 +101,7 @@ class Runtime:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[int, _Count] = defaultdict(_Count)
+        self._most_rows = max(rung.batch_size or 1 for rung in self.ladder.rungs)
         self._lengths: dict[int, int] = {}
         self._shapes: dict[tuple[int, int], tuple[int, int | None]] = {}
 
@@ -186,6 +187,7 @@ class Runtime:
             lengths: The tokens of each row.
             rows: How many go into a run where the graph leaves that open.
         """
+        most = max(rows, 1)
         groups: dict[int, list[int]] = {}
         for index, length in enumerate(lengths):
             groups.setdefault(self._lengths.get(length) or self._rung_length(length), []).append(index)
@@ -193,7 +195,7 @@ class Runtime:
             start = 0
             while start < len(members):
                 rung, batch = self._shape(len(members) - start, length)
-                some = members[start : start + (batch or rows)]
+                some = members[start : start + (batch or most)]
                 start += len(some)
                 run = Run(rung, batch or len(some), length, some)
                 self._add(rung, 1, len(some), sum([lengths[i] for i in some]), run.rows * length)
@@ -206,6 +208,7 @@ class Runtime:
 
     def _shape(self, rows: int, length: int) -> tuple[int, int | None]:
         """The rung for the next of so many rows, and its batch."""
+        rows = min(rows, self._most_rows)
         if (known := self._shapes.get((rows, length))) is None:
             rungs = self.ladder.rungs
             fitting = [i for i in self.ladder.holding({SEQUENCE: length}) if rungs[i].sequence_length in (length, None)]

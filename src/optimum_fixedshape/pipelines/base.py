@@ -160,7 +160,7 @@ class FixedShapePipeline:
         """How many items are taken at once."""
         if self.max_delay_items is not None and not isinstance(inputs, list):
             return self.max_delay_items
-        return max(batch_size, items_at_once(self.model.contract, inputs, batch_size))
+        return max(1, batch_size, items_at_once(self.model.contract, inputs, batch_size))
 
     def _answers(self, items: Iterable[Any], *, call: _Call, ahead: int) -> Iterator[Any]:
         source, first, failure = iter(items), 0, None
@@ -195,6 +195,9 @@ class FixedShapePipeline:
         super().__setattr__(name, value)
         if name in KNOWN_TO_PATHS:
             self.__dict__.pop("_path", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_path"}  # a copy may become another
 
     def _plain_answers(self, items: Sequence[tuple[int, Any]], call: _Call) -> Iterator[Any]:
         """The answers as transformers' own class makes them of the model's outputs."""

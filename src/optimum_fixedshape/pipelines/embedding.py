@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -32,14 +31,19 @@ class EmbeddingMixin:
     model: Any
     tokenizer: Any
 
-    @cached_property
+    _stated: tuple[Any, SentenceConfig | None] | None = None
+    """A model, and what its folder says."""
+
+    @property
     def sentence_config(self) -> SentenceConfig | None:
         """What the model's folder says of embeddings, or None where it says nothing.
 
         Raises:
             InvalidModelError: A file is broken.
         """
-        return SentenceConfig.from_folder(self.model.home)
+        if self._stated is None or self._stated[0] is not self.model:
+            self._stated = (self.model, SentenceConfig.from_folder(self.model.home))
+        return self._stated[1]
 
     def embed(
         self,

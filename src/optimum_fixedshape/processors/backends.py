@@ -71,12 +71,18 @@ def rust_alone(tokenizer: Any, cut: Cut | None) -> Tokenizer:
 
 def is_rust_alone(plain: type) -> bool:
     """Whether a tokenizer class encodes as Rust's tokenizer does, and does nothing before or after it."""
-    homes = (getattr(plain, name, PreTrainedTokenizerBase).__module__ for name in _ENCODING)
-    is_stock = all(home.startswith("transformers.tokenization_") for home in homes)
-    return is_stock and not _changes_template(plain)
+    homes = {getattr(plain, name, PreTrainedTokenizerBase).__module__ for name in ENCODING} - _CHECKING
+    return all(home.startswith("transformers.tokenization_") for home in homes) and not _changes_template(plain)
 
 
-_ENCODING = ("__call__", "_encode_plus", "_batch_encode_plus", "_call_one", "set_truncation_and_padding")
+ENCODING = ("__call__", "_encode_plus", "_batch_encode_plus", "_call_one", "set_truncation_and_padding")
+
+
+_CHECKING = frozenset(
+    f"transformers.models.{name}.tokenization_{name}_fast"
+    for name in ("bart", "deberta", "gpt2", "longformer", "roberta")
+)
+"""Where transformers 4.57 looks at words that are split already, and leaves whole texts to Rust."""
 
 
 def own_copy(tokenizer: Any) -> Any:

@@ -15,7 +15,7 @@ from optimum_fixedshape.fitting import Feed, Fill
 from optimum_fixedshape.ladder import ShapeLadder
 from optimum_fixedshape.tasks import Overflow
 
-from .backends import Backends, Cut, for_one_call, is_rust_alone, own_copy, rust_alone
+from .backends import ENCODING, Backends, Cut, for_one_call, is_rust_alone, own_copy, rust_alone
 from .encoding import encode, pad
 from .fixed import FixedShapeProcessor, check_kind, check_overflow, feeds_of, fix, named_arguments
 
@@ -106,9 +106,9 @@ class FixedShapeTokenizer(FixedShapeProcessor):
     @property
     def is_rust_alone(self) -> bool:
         """Whether encoding is all Rust's, so that `rust` gives what a call does."""
-        return (
-            self.is_fast and isinstance(self.__dict__.get("_tokenizer"), Tokenizer) and is_rust_alone(self._plain_class)
-        )
+        is_patched = any(name in self.__dict__ for name in ENCODING)
+        has_rust = isinstance(self.__dict__.get("_tokenizer"), Tokenizer)
+        return has_rust and not is_patched and is_rust_alone(self._plain_class)
 
     def rust(self, truncation: bool | str | None = None, max_length: int | None = None) -> Tokenizer:
         """Returns the Rust tokenizer that encodes as a call with these arguments, without padding.

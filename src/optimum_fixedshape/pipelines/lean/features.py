@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from optimum_fixedshape.contract import BATCH, SEQUENCE
 from optimum_fixedshape.models.base import as_tensor
 
@@ -18,6 +20,13 @@ class FeaturePath(TextPath):
 
     output: ClassVar[str] = "last_hidden_state"
     axes: ClassVar[tuple[str | None, ...]] = (BATCH, SEQUENCE, None)
+
+    @classmethod
+    def takes(cls, pipe: Any) -> bool:
+        """As of all texts; transformers reads the first of the outputs, whatever that is."""
+        model = pipe.model
+        first = next(iter(model.output_of({name: np.empty(0) for name in model.contract.output_names})))
+        return first == cls.output and super().takes(pipe)
 
     def read(self, encoded: Sequence[Encoded], runs: Iterable[Rows], postprocess: Params) -> Iterator[tuple[int, Any]]:
         """Yields ``(1, tokens, width)`` for each text: nested lists, or a tensor if the call asks for one."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from transformers.pipelines.zero_shot_classification import ZeroShotClassificationArgumentHandler
 
 from optimum_fixedshape.fitting import Array
 
@@ -19,10 +20,17 @@ _TEMPLATE = "This example is {}."
 class HypothesisPath(TextPath):
     """The answers of transformers' `ZeroShotClassificationPipeline`: the pairs of all texts share batches."""
 
+    @classmethod
+    def takes(cls, pipe: Any) -> bool:
+        """As of all texts, where it is transformers that makes hypotheses of labels."""
+        return type(pipe._args_parser) is ZeroShotClassificationArgumentHandler and super().takes(pipe)
+
     def answers(self, items: Sequence[Any], rows: int, preprocess: Params, postprocess: Params) -> list[Any]:
         """Returns the answer to each item, in order, or `PLAIN`."""
-        labels, template = preprocess.get("candidate_labels"), preprocess.get("hypothesis_template", _TEMPLATE)
-        if not labels or template.format(labels[0]) == template or not all(isinstance(item, str) for item in items):
+        labels: Any = preprocess.get("candidate_labels")
+        template = preprocess.get("hypothesis_template", _TEMPLATE)
+        can_be_read = isinstance(labels, (list, tuple)) and labels and all(isinstance(item, str) for item in items)
+        if not can_be_read or template.format(labels[0]) == template:
             return [PLAIN] * len(items)
         hypotheses = [template.format(label) for label in labels]
         pairs = [(item, hypothesis) for item in items for hypothesis in hypotheses]
@@ -35,8 +43,8 @@ class HypothesisPath(TextPath):
         return answers
 
     def tokenizer_call(self, preprocess: Params) -> Mapping[str, Any] | None:
-        """Returns a call that cuts nothing: what transformers would cut is left to it."""
-        return {"truncation": False}
+        """Returns a call that cuts nothing: the rest is left to transformers, and so is a missing pad token."""
+        return None if self.pipe.tokenizer.pad_token is None else {"truncation": False}
 
     def text_of(self, item: Any) -> Text | None:
         """Returns the text with one hypothesis about it."""

@@ -14,8 +14,22 @@ PLAIN: Any = object()
 """In place of an answer: this item goes the way of transformers' own class."""
 
 Params = Mapping[str, Any]
-_PARTS = ("model", "tokenizer", "image_processor", "feature_extractor")
-_METHODS = ("preprocess", "_forward", "forward", "postprocess", "run_items", "_named", "_windows")
+_PARTS = ("model", "tokenizer", "image_processor", "feature_extractor", "_args_parser")
+_METHODS = (
+    "_sanitize_parameters",
+    "get_iterator",
+    "run_single",
+    "preprocess",
+    "_forward",
+    "forward",
+    "postprocess",
+    "run_items",
+    "_named",
+    "_windows",
+    "_parse_and_tokenize",
+    "ensure_exactly_one_mask_token",
+    "_ensure_exactly_one_mask_token",
+)
 KNOWN_TO_PATHS = frozenset({*_PARTS, *_METHODS})
 """Attributes of a pipeline that a path is made from: where one changes, the path is made anew."""
 

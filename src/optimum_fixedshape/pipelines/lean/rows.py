@@ -10,7 +10,7 @@ import numpy as np
 
 from optimum_fixedshape.contract import BATCH, SEQUENCE, ShapeContract, TensorSpec
 from optimum_fixedshape.fitting import Array, Arrays
-from optimum_fixedshape.runtime import Run, Runtime
+from optimum_fixedshape.runtime import Run
 
 _OF_ROWS = ((BATCH, SEQUENCE),)
 
@@ -33,18 +33,17 @@ class TextRows:
     """Runs encoded texts for one output of a graph. Safe to share between threads.
 
     Args:
-        runtime: Runs the graph.
+        model: Has the runtime that runs the graph, which changes with the model's device.
+        tokenizer: Makes ``token_type_ids`` where its `model_input_names` say so; else they are 0.
         output: The output to compute.
-        makes_types: Whether the tokenizer makes ``token_type_ids``; where it does not, they are 0.
     """
 
     known: ClassVar[frozenset[str]] = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
 
-    def __init__(self, runtime: Runtime, output: str, *, makes_types: bool) -> None:
-        self.runtime = runtime
-        self._output = next(spec for spec in runtime.ladder.largest.outputs if spec.name == output)
-        self._read = _READ if makes_types else _WITHOUT_TYPES
-        self._fills = {name: runtime.fill.value(name) for name in _READ}
+    def __init__(self, model: Any, tokenizer: Any, output: str) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._output = model.contract.output_names.index(output)
+        self._fills = {name: model.runtime.fill.value(name) for name in _READ}
 
     @classmethod
     def takes(cls, contract: ShapeContract) -> bool:
@@ -61,21 +60,25 @@ class TextRows:
             rows: How many go into a run where the graph leaves that open.
         """
         lengths = list(map(len, encodings))
-        for run in self.runtime.plan(lengths, rows):
+        runtime = self._model.runtime
+        for run in runtime.plan(lengths, rows):
             chunk = [encodings[index] for index in run.members]
-            rung = self.runtime.ladder.rungs[run.rung]
-            session = self.runtime.session(run.rung)
-            output = session.run([self._output.session_name], self._feed(chunk, rung, run))[0]
+            rung = runtime.ladder.rungs[run.rung]
+            session = runtime.session(run.rung)
+            output = session.run([rung.outputs[self._output].session_name], self._feed(chunk, rung, run))[0]
             yield Rows(run.members, [lengths[index] for index in run.members], output[: len(chunk)])
 
     def _feed(self, encodings: Sequence[Any], rung: ShapeContract, run: Run) -> Arrays:
         shape = (run.rows, run.length)
-        return {spec.session_name: self._column(spec, encodings, shape) for spec in rung.inputs}
+        readers = _READ if "token_type_ids" in self._tokenizer.model_input_names else _WITHOUT_TYPES
+        return {spec.session_name: self._column(spec, encodings, shape, readers) for spec in rung.inputs}
 
-    def _column(self, spec: TensorSpec, encodings: Sequence[Any], shape: tuple[int, int]) -> Array:
+    def _column(
+        self, spec: TensorSpec, encodings: Sequence[Any], shape: tuple[int, int], readers: Mapping[str, Any]
+    ) -> Array:
         if spec.name == "position_ids":
             return np.broadcast_to(np.arange(shape[1], dtype=spec.dtype), shape)
-        fill, read = self._fills[spec.name], self._read[spec.name]
+        fill, read = self._fills[spec.name], readers[spec.name]
         values = np.full(shape, fill, spec.dtype) if fill else np.zeros(shape, spec.dtype)
         for row, encoding in enumerate(encodings):
             values[row, : len(encoding)] = read(encoding)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from optimum_fixedshape.contract import BATCH
+from transformers.tokenization_utils_base import TruncationStrategy
+
+from optimum_fixedshape.contract import BATCH, SEQUENCE
 from optimum_fixedshape.processors.text import FixedShapeTokenizer
 
 from .path import PLAIN, LeanPath, Params
@@ -15,6 +16,7 @@ from .rows import Rows, TextRows
 
 Text = str | tuple[str, str]
 _PADS_NOTHING = (None, False, True, "longest", "do_not_pad")  # alone, a text is the longest
+_CUTS = (None, False, True, *(each.value for each in TruncationStrategy))
 
 
 class Encoded(NamedTuple):
@@ -45,8 +47,7 @@ class TextPath(LeanPath):
 
     def __init__(self, pipe: Any) -> None:
         super().__init__(pipe)
-        makes_types = "token_type_ids" in pipe.tokenizer.model_input_names
-        self.rows = TextRows(pipe.model.runtime, self.output, makes_types=makes_types)
+        self.rows = TextRows(pipe.model, pipe.tokenizer, self.output)
 
     @classmethod
     def takes(cls, pipe: Any) -> bool:
@@ -55,6 +56,8 @@ class TextPath(LeanPath):
         return (
             isinstance(pipe.tokenizer, FixedShapeTokenizer)
             and pipe.tokenizer.is_rust_alone
+            and pipe.tokenizer.exact_length
+            and pipe.tokenizer.limit == pipe.model.ladder.limit(SEQUENCE)
             and TextRows.takes(contract)
             and any(spec.name == cls.output and spec.roles() == cls.axes for spec in contract.outputs)
         )
@@ -71,10 +74,12 @@ class TextPath(LeanPath):
 
     def tokenizer_call(self, preprocess: Params) -> Mapping[str, Any] | None:
         """Returns ``truncation`` and ``max_length`` of a call; None where transformers should look at it."""
-        said = dict(preprocess)
-        pads = said.pop("padding", None) not in _PADS_NOTHING
-        is_odd = said.get("max_length") is not None and not said.get("truncation")
-        return None if pads or is_odd or not said.keys() <= {"truncation", "max_length"} else said
+        if not preprocess:
+            return preprocess
+        said = {"padding": None, "truncation": None, "max_length": None} | dict(preprocess)
+        padding, truncation, most = said.pop("padding"), said["truncation"], said["max_length"]
+        is_known = len(said) == 2 and _is_one_of(_PADS_NOTHING, padding) and _is_one_of(_CUTS, truncation)
+        return said if is_known and (most is None or (truncation and type(most) is int)) else None
 
     def text_of(self, item: Any) -> Text | None:
         """Returns the text or the pair that an item stands for; None where transformers should look at it."""
@@ -89,12 +94,21 @@ class TextPath(LeanPath):
         """
         tokenizer = self.pipe.tokenizer
         texts = [(place, text) for place, item in enumerate(items) if (text := self.text_of(item)) is not None]
-        rust, limit = tokenizer.rust(**call), tokenizer.limit or sys.maxsize
-        encode = rust.encode_batch if self.needs_offsets else rust.encode_batch_fast
-        encodings = encode([text for _, text in texts])
+        limit = tokenizer.limit or tokenizer.model_max_length  # of one longer than this transformers warns
+        try:
+            rust = tokenizer.rust(**call)
+            encode = rust.encode_batch if self.needs_offsets else rust.encode_batch_fast
+            encodings = encode([text for _, text in texts])
+        except Exception:  # it is raised again in the place of its item, when those before it are answered
+            return []
         each = zip(texts, encodings, strict=True)
         return [Encoded(*text, encoding) for text, encoding in each if 0 < len(encoding) <= limit]
 
     @abstractmethod
     def read(self, encoded: Sequence[Encoded], runs: Iterable[Rows], postprocess: Params) -> Iterator[tuple[int, Any]]:
         """Yields the answers, each with its place in `encoded`."""
+
+
+def _is_one_of(known: Sequence[Any], value: Any) -> bool:
+    """Whether a switch is known: 1 equals True, but transformers does not take it."""
+    return (value is None or isinstance(value, (bool, str))) and value in known

@@ -103,6 +103,7 @@ class Runtime:
         self._counts: dict[int, _Count] = defaultdict(_Count)
         self._most_rows = max(rung.batch_size or 1 for rung in self.ladder.rungs)
         self._lengths: dict[int, int] = {}
+        self._lone: dict[int, Run] = {}
         self._shapes: dict[tuple[int, int], tuple[int, int | None]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,7 +191,7 @@ class Runtime:
         most = max(rows, 1)
         groups: dict[int, list[int]] = {}
         for index, length in enumerate(lengths):
-            groups.setdefault(self._lengths.get(length) or self._rung_length(length), []).append(index)
+            groups.setdefault(self._rung_length(length), []).append(index)
         for length, members in groups.items():
             start = 0
             while start < len(members):
@@ -198,12 +199,23 @@ class Runtime:
                 some = members[start : start + (batch or most)]
                 start += len(some)
                 run = Run(rung, batch or len(some), length, some)
-                self._add(rung, 1, len(some), sum([lengths[i] for i in some]), run.rows * length)
+                self._add(rung, 1, len(some), sum(lengths[i] for i in some), run.rows * length)
                 yield run
+
+    def plan_one(self, length: int) -> Run:
+        """Returns the run of a single row of so many tokens, and counts it."""
+        if (run := self._lone.get(length)) is None:
+            padded = self._rung_length(length)
+            rung, batch = self._shape(1, padded)
+            self._lone[length] = run = Run(rung, batch or 1, padded, (0,))
+        self._add(run.rung, 1, 1, length, run.rows * run.length)
+        return run
 
     def _rung_length(self, length: int) -> int:
         """The tokens that a row of this length is padded to."""
-        self._lengths[length] = padded = dict(self._target({BATCH: 1, SEQUENCE: length}, None))[SEQUENCE]
+        if (padded := self._lengths.get(length)) is None:
+            target = dict(self._target({BATCH: 1, SEQUENCE: length}, None))
+            self._lengths[length] = padded = target[SEQUENCE]
         return padded
 
     def _shape(self, rows: int, length: int) -> tuple[int, int | None]:

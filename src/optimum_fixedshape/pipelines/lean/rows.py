@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -43,7 +42,8 @@ class TextRows:
     def __init__(self, model: Any, tokenizer: Any, output: str) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._output = model.contract.output_names.index(output)
-        self._fills = {name: model.runtime.fill.value(name) for name in _READ}
+        self._columns = [tuple(map(_column_of, rung.inputs)) for rung in model.ladder.rungs]
+        self._fill = model.runtime.fill
 
     @classmethod
     def takes(cls, contract: ShapeContract) -> bool:
@@ -59,45 +59,55 @@ class TextRows:
             encodings: Each with at least one token, and no more than the largest rung holds.
             rows: How many go into a run where the graph leaves that open.
         """
-        lengths = list(map(len, encodings))
+        lengths = [len(encoding) for encoding in encodings]
+        for run in self._model.runtime.plan(lengths, rows):
+            given = self._given([encodings[index] for index in run.members], run)
+            yield Rows(run.members, [lengths[index] for index in run.members], given)
+
+    def run_one(self, encoding: Any) -> Rows:
+        """Returns the output of a single row."""
+        length = len(encoding)
+        run = self._model.runtime.plan_one(length)
+        return Rows(run.members, (length,), self._given((encoding,), run))
+
+    def _given(self, encodings: Sequence[Any], run: Run) -> Array:
         runtime = self._model.runtime
-        for run in runtime.plan(lengths, rows):
-            chunk = [encodings[index] for index in run.members]
-            rung = runtime.ladder.rungs[run.rung]
-            session = runtime.session(run.rung)
-            output = session.run([rung.outputs[self._output].session_name], self._feed(chunk, rung, run))[0]
-            yield Rows(run.members, [lengths[index] for index in run.members], output[: len(chunk)])
+        output = runtime.ladder.rungs[run.rung].outputs[self._output].session_name
+        given: Array = runtime.session(run.rung).run([output], self._feed(encodings, run))[0]
+        return given[: len(encodings)]
 
-    def _feed(self, encodings: Sequence[Any], rung: ShapeContract, run: Run) -> Arrays:
-        shape = (run.rows, run.length)
-        readers = _READ if "token_type_ids" in self._tokenizer.model_input_names else _WITHOUT_TYPES
-        return {spec.session_name: self._column(spec, encodings, shape, readers) for spec in rung.inputs}
-
-    def _column(
-        self, spec: TensorSpec, encodings: Sequence[Any], shape: tuple[int, int], readers: Mapping[str, Any]
-    ) -> Array:
-        if spec.name == "position_ids":
-            return np.broadcast_to(np.arange(shape[1], dtype=spec.dtype), shape)
-        fill, read = self._fills[spec.name], readers[spec.name]
-        values = np.full(shape, fill, spec.dtype) if fill else np.zeros(shape, spec.dtype)
-        for row, encoding in enumerate(encodings):
-            values[row, : len(encoding)] = read(encoding)
-        if len(encodings) < shape[0]:
-            values[len(encodings) :] = values[len(encodings) - 1]
-        return values
+    def _feed(self, encodings: Sequence[Any], run: Run) -> Arrays:
+        feed, shape = {}, (run.rows, run.length)
+        makes_types = "token_type_ids" in self._tokenizer.model_input_names
+        for session_name, name, dtype in self._columns[run.rung]:
+            if name == "position_ids":
+                feed[session_name] = np.broadcast_to(np.arange(run.length, dtype=dtype), shape)
+                continue
+            fill = self._fill.value(name)
+            feed[session_name] = values = np.full(shape, fill, dtype) if fill else np.zeros(shape, dtype)
+            for row, encoding in enumerate(encodings):
+                values[row, : len(encoding)] = _tokens(encoding, name, makes_types)
+            if len(encodings) < run.rows:
+                values[len(encodings) :] = values[len(encodings) - 1]
+        return feed
 
 
-def _ones(encoding: Any) -> int:
-    return 1
+class _Column(NamedTuple):
+    """An input: the session's name of it, ours, and its dtype."""
+
+    session_name: str
+    name: str
+    dtype: np.dtype[Any]
 
 
-def _zeros(encoding: Any) -> int:
-    return 0
+def _column_of(spec: TensorSpec) -> _Column:
+    return _Column(spec.session_name, spec.name, np.dtype(spec.dtype))
 
 
-_READ: Mapping[str, Any] = {
-    "input_ids": attrgetter("ids"),
-    "attention_mask": _ones,
-    "token_type_ids": attrgetter("type_ids"),
-}
-_WITHOUT_TYPES = {**_READ, "token_type_ids": _zeros}
+def _tokens(encoding: Any, name: str, makes_types: bool) -> Any:
+    """What stands in an input for the tokens of a text."""
+    if name == "input_ids":
+        return encoding.ids
+    if name == "attention_mask":
+        return 1
+    return encoding.type_ids if makes_types else 0

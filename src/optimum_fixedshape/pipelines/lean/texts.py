@@ -48,6 +48,7 @@ class TextPath(LeanPath):
     def __init__(self, pipe: Any) -> None:
         super().__init__(pipe)
         self.rows = TextRows(pipe.model, pipe.tokenizer, self.output)
+        self._limit = pipe.tokenizer.limit
 
     @classmethod
     def takes(cls, pipe: Any) -> bool:
@@ -65,9 +66,13 @@ class TextPath(LeanPath):
     def answers(self, items: Sequence[Any], rows: int, preprocess: Params, postprocess: Params) -> list[Any]:
         """Returns the answer to each item, in order, or `PLAIN`."""
         answers = [PLAIN] * len(items)
-        if (call := self.tokenizer_call(preprocess)) is not None:
-            encoded = self.encode(items, call)
-            runs = self.rows.run([each.encoding for each in encoded], rows)
+        call = self.tokenizer_call(preprocess)
+        if call is not None and (encoded := self.encode(items, call)):
+            runs: Iterable[Rows]
+            if len(encoded) == 1:
+                runs = (self.rows.run_one(encoded[0].encoding),)
+            else:
+                runs = self.rows.run([each.encoding for each in encoded], rows)
             for index, answer in self.read(encoded, runs, postprocess):
                 answers[encoded[index].item] = answer
         return answers
@@ -94,7 +99,7 @@ class TextPath(LeanPath):
         """
         tokenizer = self.pipe.tokenizer
         texts = [(place, text) for place, item in enumerate(items) if (text := self.text_of(item)) is not None]
-        limit = tokenizer.limit or tokenizer.model_max_length  # of one longer than this transformers warns
+        limit = self._limit or tokenizer.model_max_length  # of one longer than this transformers warns
         try:
             rust = tokenizer.rust(**call)
             encode = rust.encode_batch if self.needs_offsets else rust.encode_batch_fast
@@ -102,7 +107,7 @@ class TextPath(LeanPath):
         except Exception:  # it is raised again in the place of its item, when those before it are answered
             return []
         each = zip(texts, encodings, strict=True)
-        return [Encoded(*text, encoding) for text, encoding in each if 0 < len(encoding) <= limit]
+        return [Encoded(place, text, found) for (place, text), found in each if 0 < len(found) <= limit]
 
     @abstractmethod
     def read(self, encoded: Sequence[Encoded], runs: Iterable[Rows], postprocess: Params) -> Iterator[tuple[int, Any]]:

@@ -48,12 +48,12 @@ def stream(
 
 
 def _answers_of_lists(pipe: Any) -> Callable[..., Any]:
-    if pipe.task not in _LONE_ANSWERS:
-        return pipe  # type: ignore[no-any-return]
+    is_open = _rows_of(pipe.model.ladder) is None
+    is_odd = pipe.task in _LONE_ANSWERS
 
     def answers(items: list[Any], **params: Any) -> Any:
-        found = pipe(items, **params)
-        return [found] if len(items) == 1 else found
+        found = pipe(items, **({"batch_size": len(items)} if is_open else {}) | params)
+        return [found] if is_odd and len(items) == 1 else found
 
     return answers
 

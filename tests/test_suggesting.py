@@ -90,6 +90,7 @@ def test_a_report_compares_the_ladder_of_a_model(exported):
     report = report_ladder(pair.folder, iter(texts), max_rungs=2, multiple_of=1)
     assert report.present == (8, 16)
     assert report.present_real == real_share(lengths, [8, 16])
+    assert report.present_too_long == sum(length > 16 for length in lengths)
     assert report.suggestion == suggest_ladder(lengths, 2, multiple_of=1, limit=pair.tokenizer.model_max_length)
     assert report.shape_option == "--shape sequence_length=" + ",".join(map(str, report.suggestion.rungs))
 

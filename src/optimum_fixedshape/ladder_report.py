@@ -24,11 +24,13 @@ class LadderReport:
     Attributes:
         present: The tokens of each rung that the model has; empty where its graph takes any number.
         present_real: The share of the tokens computed on these rungs that are real, 0 to 1; 1 where there are none.
+        present_too_long: How many texts are longer than the largest of them, and count as cut to it.
         suggestion: The best ladder.
     """
 
     present: tuple[int, ...]
     present_real: float
+    present_too_long: int
     suggestion: LadderSuggestion
 
     @property
@@ -75,7 +77,8 @@ def report_ladder(
     suggestion = suggest_ladder(lengths, max_rungs, multiple_of=multiple_of, limit=longest)
     sizes = {rung.sequence_length for rung in tokenizer.ladder.rungs}
     present = tuple(sorted(size for size in sizes if size is not None)) if None not in sizes else ()
-    return LadderReport(present, real_share(lengths, present) if present else 1.0, suggestion)
+    too_long = sum(length > present[-1] for length in lengths) if present else 0
+    return LadderReport(present, real_share(lengths, present) if present else 1.0, too_long, suggestion)
 
 
 def _lengths(tokenizer: Any, texts: Texts) -> Iterator[int]:

@@ -118,7 +118,14 @@ def _suggest(model: str, file: Path, max_rungs: int, as_json: bool, hub: Mapping
     rows = [[name, rungs, f"{1 - real:.0%}"] for name, rungs, real in ladders if rungs]
     columns = ["ladder", "tokens of its rungs", "waste"]
     title = f"{best.texts} texts of {file} on ladders for {model}"
-    cut = [f"{best.too_long} texts are longer than the {largest} tokens that the model holds."] if best.too_long else []
+    cut = [
+        f"{count} of the texts are longer than {_listed(place)} tokens and count as cut: {why}."
+        for count, place, why in (
+            (report.present_too_long, report.present[-1:], "the present ladder holds no more"),
+            (best.too_long, [largest], "the model holds no more"),
+        )
+        if count
+    ]
     console.emit_tables(console.table(title, columns, rows, right=columns[2:]), *cut, report.shape_option)
 
 

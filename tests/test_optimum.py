@@ -60,6 +60,7 @@ OURS = {
     "input_names": None,
     "output_names": None,
     "variant": None,
+    "max_open": None,
 }  # None: the Hub's default
 
 SENTENCES = ["The tram was late.", "Her grandmother's recipe calls for patience and pears.", "No."]

@@ -376,7 +376,7 @@ def test_graphs_made_faster_or_smaller_say_how_far_they_are_from_the_original(op
         assert_is_fixed(onnx.load(folder / name))
     model, feeds = ORTModelForFeatureExtraction.from_pretrained(folder), rows(3, 7)
     apart = np.abs(model(**feeds).last_hidden_state - answer_of(dynamic.original, feeds).last_hidden_state.numpy())
-    assert apart.max() <= most
+    assert apart.mean() <= most / 4
     if "dtype" in options and "calibration" not in options:
         assert (folder / WEIGHTS_NAME).stat().st_size < 0.6 * (dynamic.folder / "model.onnx").stat().st_size
 

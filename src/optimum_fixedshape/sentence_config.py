@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .errors import InvalidArgumentError, InvalidModelError, UnsupportedTaskError
 from .hub import HubOptions, HubRepo
-from .pooling import MODES, Pooling
+
+if TYPE_CHECKING:  # importing it brings NumPy, which nobody needs who only looks for files
+    from .pooling import Pooling
 
 _MODULES, _PROMPTS, _CONFIG = "modules.json", "config_sentence_transformers.json", "config.json"
 _OF_TOKENS = re.compile(r"sentence_[\w-]+_config\.json")
@@ -176,6 +178,8 @@ def _inside(home: Path, name: str) -> Path:
 
 
 def _pooling_of(facts: Mapping[str, Any], kinds: list[str]) -> Pooling:
+    from .pooling import MODES, Pooling
+
     listed = facts.get("pooling_mode") or [mode for mode in MODES if facts.get(_KEYS[mode])]
     modes = (listed,) if isinstance(listed, str) else tuple(listed)
     return Pooling(modes or ("mean",), "Normalize" in kinds, facts.get("include_prompt", True))

@@ -6,12 +6,12 @@ PYTEST := -m pytest -n 2 --dist worksteal
 
 EXTRAS_5 := export,vision,audio,video
 EXTRAS_4 := $(EXTRAS_5),optimum-onnx
-GROUPS_5 := --group test --group lint
+GROUPS_5 := --group test --group space --group lint
 GROUPS_4 := --group test
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-5 test-4 stock fuzz bench lint fix clean
+.PHONY: demo test test-5 test-4 stock fuzz bench coverage lint fix clean
 
 demo: .venv/5/installed
 	.venv/5/bin/python examples/basic/semantic_search.py
@@ -39,6 +39,15 @@ fuzz: .venv/fuzz/installed .stock/made
 # Measures beside what people would use instead: writes docs/performance.md, its plots, and benchmarks/results.json.
 bench: .venv/bench/installed
 	.venv/bench/bin/python -m benchmarks
+
+# Which lines and branches of src no test reaches, on either stack.
+coverage: .venv/5/installed .venv/4/installed .stock/made
+	for stack in 5 4; do \
+		.venv/$$stack/bin/python -m pip install --quiet --group coverage && \
+		.venv/$$stack/bin/python -m coverage run $(PYTEST) || exit 1; \
+	done
+	.venv/5/bin/python -m coverage combine
+	.venv/5/bin/python -m coverage report
 
 lint: .venv/5/installed
 	.venv/5/bin/ruff check

@@ -30,6 +30,7 @@ LAYERS = [
             "config",
             "sentence_config",
             "hub",
+            "choosing",
             "repo",
         ],
         *["scratch", "tasks", "detecting", "feeds", "distances", "differences", "changes", "card", "machine"],

@@ -14,6 +14,7 @@ from typing import Any, Final
 import onnx
 
 from .caches import ENCODER, kind_of
+from .choosing import MAIN_GRAPH
 from .config import FixedShapeConfig, Names, config_with, joined_names, made_folder, read_contracts
 from .contract import ShapeContract
 from .errors import (
@@ -32,7 +33,7 @@ from .models.auto import identify_model
 from .models.minimal import is_row_an_item, label_facts, labels_of, minimal_config, pipeline_settings
 from .models.remote_code import write_remote_code
 from .processors.files import copy_processors, derive_processors, is_of_processors, pad_token_of
-from .repo import MAIN_GRAPH, fetch_model
+from .repo import fetch_model
 from .sessions import check_files
 from .tasks import Task
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePosixPath
 
-from .config import CONFIG_NAME, FixedShapeConfig, config_beside, config_with, read_contracts, with_known_names
+from .choosing import LocalFolder, Place, choose, choose_all, choose_model
+from .config import FixedShapeConfig, config_beside, config_with, read_contracts, with_known_names
 from .config import Names as Names
 from .config import Roles as Roles
 from .contract import ShapeContract
 from .errors import GraphNotFoundError, ShapeMismatchError
-from .graph.names import MERGED, WITH_PAST, is_variant, stem_of, variant_of, variants_among
 from .graph.reader import read_contract
 from .graph.tensors import list_files
 from .hub import HubOptions, HubRepo
@@ -25,7 +25,6 @@ from .ladder import ShapeLadder, entrance
 from .sentence_config import is_of_sentences
 from .sessions import check_files
 
-MAIN_GRAPH = "model.onnx"
 Sizes = Mapping[str, int | Sequence[int]]
 
 BESIDE_GRAPHS = (".json", ".txt", ".model", ".jinja", ".py")
@@ -49,30 +48,6 @@ class Graphs:
     ladder: ShapeLadder
     paths: tuple[Path, ...]
     config: FixedShapeConfig
-
-
-class LocalFolder:
-    """A folder, seen as a repo.
-
-    Attributes:
-        names: The files, relative to the folder.
-        note: What an error about a missing file adds: nothing.
-    """
-
-    note = ""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        next(folder.iterdir(), None)  # an error where it may not be read, of which rglob says nothing
-        self.names = tuple(path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-
-    def fetch(self, names: Iterable[str]) -> Path:
-        """Returns the folder: the files are here."""
-        return self._folder
-
-    def contract(self, name: str, roles: Roles) -> ShapeContract:
-        """Returns the contract of the graph called `name`."""
-        return read_contract(self._folder / name, roles=roles)
 
 
 def find_graphs(
@@ -104,7 +79,7 @@ def find_graphs(
     if path.is_file():
         return _read([path], _home_of(path), config_beside(path), shapes, roles, names)
     place = _place(source, hub)
-    graphs, saved = _choose(place, file_name, hub, source=str(source))
+    graphs, saved = choose(place, file_name, hub, source=str(source))
     folder, paths = _fetched(place, graphs, hub)
     return _read(paths, folder, saved, shapes, roles, names)
 
@@ -123,9 +98,9 @@ def fetch_graphs(
     if path.is_file():
         return _home_of(path), [path], config_beside(path)
     place = _place(source, hub)
-    graphs, saved = ([], None) if file_name else _choose_all(place, hub, source=str(source))
+    graphs, saved = ([], None) if file_name else choose_all(place, hub, source=str(source))
     if not graphs:
-        graphs, saved = _choose(place, file_name, hub, source=str(source))
+        graphs, saved = choose(place, file_name, hub, source=str(source))
     folder, paths = _fetched(place, graphs, hub)
     return folder, paths, saved
 
@@ -142,7 +117,7 @@ def fetch_model(
     if path.is_file():
         return _home_of(path), [path], config_beside(path)
     place = _place(source, hub)
-    graphs, saved = _choose_model(place, file_name, hub, source=str(source))
+    graphs, saved = choose_model(place, file_name, hub, source=str(source))
     folder, paths = _fetched(place, graphs, hub)
     return folder, paths, saved
 
@@ -174,7 +149,7 @@ def peek_graphs(
     else:
         hub = hub or HubOptions()
         place = _place(source, hub)
-        graphs, saved = _choose_model(place, file_name, hub, source=str(source))
+        graphs, saved = choose_model(place, file_name, hub, source=str(source))
         found = {name: place.contract(name, {}) for name in graphs}
     return {name: with_known_names(graph, saved) if saved else graph for name, graph in found.items()}, saved
 
@@ -213,11 +188,11 @@ def sizes_of(shapes: Sizes) -> dict[str, list[int]]:
     return {key: list(dict.fromkeys(sizes)) for key, sizes in lists.items()}
 
 
-def _place(source: str | Path, hub: HubOptions) -> LocalFolder | HubRepo:
+def _place(source: str | Path, hub: HubOptions) -> Place:
     return LocalFolder(Path(source)) if Path(source).is_dir() else HubRepo(str(source), hub)
 
 
-def _fetched(place: LocalFolder | HubRepo, graphs: Sequence[str], hub: HubOptions) -> tuple[Path, list[Path]]:
+def _fetched(place: Place, graphs: Sequence[str], hub: HubOptions) -> tuple[Path, list[Path]]:
     """The folder of config and processors, and the graphs' files, with their weights beside them."""
     folders = {PurePosixPath(), PurePosixPath(hub.subfolder), PurePosixPath(graphs[0]).parent}
     there = map(PurePosixPath, place.names)
@@ -242,97 +217,6 @@ def _is_beside(path: PurePosixPath, folders: Container[PurePosixPath]) -> bool:
     """Whether a file of a repo is of the configuration or the processors that go with the graphs of these folders."""
     is_module = path.parent.parent in folders and is_of_sentences(f"{path.parent.name}/{path.name}")
     return is_module or (path.parent in folders and path.name.endswith(BESIDE_GRAPHS))
-
-
-def _choose_model(
-    place: LocalFolder | HubRepo, file_name: str | None, hub: HubOptions, *, source: str
-) -> tuple[list[str], FixedShapeConfig | None]:
-    """All graphs of a model that has several parts by their names, else the one that is meant."""
-    graphs, saved = ([], None) if file_name else _choose_all(place, hub, source=source)
-    if saved or any(stem_of(name) not in (None, "model") for name in graphs):
-        return graphs, saved
-    return _choose(place, file_name, hub, source=source)
-
-
-def _choose_all(
-    place: LocalFolder | HubRepo, hub: HubOptions, *, source: str
-) -> tuple[list[str], FixedShapeConfig | None]:
-    """The graphs of the saved config, or those of the shallowest folder that has any: the well-known ones, or all."""
-    inside, graphs = _inside(place, hub)
-    configs = [] if hub.variant else _shallowest(name for name in inside if PurePosixPath(name).name == CONFIG_NAME)
-    graphs = _shallowest(name for name in graphs if not hub.variant or is_variant(name, hub.variant))
-    if len(configs) == 1 and _depth(configs) <= _depth(graphs):
-        folder = PurePosixPath(configs[0]).parent
-        if config := FixedShapeConfig.from_folder(place.fetch(configs) / folder):
-            return [_there(str(folder / name), graphs, str(folder), place) for name in config.graphs], config
-    parts = [name for name in graphs if stem_of(name)]
-    known = parts if hub.variant else [name for name in parts if not variant_of(name)]
-    if not known and len(variants_among(parts)) > 1:
-        raise _cannot_choose("several graphs", graphs, source, place)
-    known = known or parts
-    if any(stem_of(name) == WITH_PAST for name in known):  # both decoders in one file as well need no download
-        known = [name for name in known if stem_of(name) != MERGED]
-    return known or graphs, None
-
-
-def _choose(
-    place: LocalFolder | HubRepo, file_name: str | None, hub: HubOptions, *, source: str
-) -> tuple[list[str], FixedShapeConfig | None]:
-    """The graphs that are meant: those of the saved config, the one asked for, ``model.onnx``, or the only one."""
-    inside, graphs = _inside(place, hub)
-    wanted = file_name or (f"model_{hub.variant}.onnx" if hub.variant else MAIN_GRAPH)
-    by_name = _shallowest(name for name in graphs if wanted in (name, PurePosixPath(name).name))
-    configs = _shallowest(name for name in inside if PurePosixPath(name).name == CONFIG_NAME)
-    if len(configs) == 1 and _depth(configs) <= _depth(by_name):
-        folder = PurePosixPath(configs[0]).parent
-        config = FixedShapeConfig.from_folder(place.fetch(configs) / folder)
-        if config and (wanted in config.graphs or not (file_name or hub.variant)):
-            is_one = (file_name or hub.variant) and wanted != config.graphs[0]
-            chosen = [wanted] if is_one else config.graphs
-            return [_there(str(folder / name), graphs, source, place) for name in chosen], config
-    of_variant = [name for name in graphs if hub.variant and is_variant(name, hub.variant)]
-    found = by_name or ([] if file_name else of_variant if hub.variant else graphs)
-    if len(found) == 1:
-        return found, None
-    raise _cannot_choose("several graphs" if found else f"no graph called {wanted}", graphs, source, place)
-
-
-def _inside(place: LocalFolder | HubRepo, hub: HubOptions) -> tuple[list[str], list[str]]:
-    """The names of the files in the subfolder, and those of the graphs among them."""
-    inside = [name for name in place.names if PurePosixPath(name).is_relative_to(hub.subfolder)]
-    return inside, [name for name in inside if name.endswith(".onnx")]
-
-
-def _cannot_choose(what: str, graphs: Sequence[str], source: str, place: LocalFolder | HubRepo) -> GraphNotFoundError:
-    variants = variants_among(graphs)
-    by_variant = f"variant= ({', '.join(variants)}), " if variants else ""
-    is_open = variants or what.startswith("several")
-    way_out = f"; choose one with {by_variant}file_name= or subfolder=" if is_open else ""
-    return GraphNotFoundError(
-        f"{source} holds {what}{way_out}. Graphs there: {', '.join(graphs) or 'none'}.{place.note}",
-        source=source,
-        found=tuple(graphs),
-    )
-
-
-def _shallowest(names: Iterable[str]) -> list[str]:
-    known = list(names)
-    depth = _depth(known)
-    return [name for name in known if name.count("/") == depth]
-
-
-def _depth(names: Iterable[str]) -> float:
-    return min((name.count("/") for name in names), default=float("inf"))
-
-
-def _there(name: str, graphs: Sequence[str], source: str, place: LocalFolder | HubRepo) -> str:
-    if name in graphs:
-        return name
-    raise GraphNotFoundError(
-        f"{CONFIG_NAME} of {source} lists {name}, which is not there.{place.note}",
-        source=source,
-        found=tuple(graphs) or (name,),
-    )
 
 
 def _home_of(path: Path) -> Path:

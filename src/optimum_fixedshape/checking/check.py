@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optimum_fixedshape.choosing import LocalFolder
 from optimum_fixedshape.config import Roles
 from optimum_fixedshape.errors import GraphNotFoundError, InvalidModelError
 from optimum_fixedshape.hub import HubOptions
-from optimum_fixedshape.repo import LocalFolder
 from optimum_fixedshape.sessions import CPU, SessionPool
 
 from .agreement import check_agreement

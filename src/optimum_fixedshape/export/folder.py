@@ -16,6 +16,7 @@ import transformers
 from tqdm.auto import tqdm
 
 from optimum_fixedshape.changes import Change, changed_model
+from optimum_fixedshape.choosing import MAIN_GRAPH
 from optimum_fixedshape.config import FixedShapeConfig, free_folder
 from optimum_fixedshape.contract import BATCH, SEQUENCE
 from optimum_fixedshape.distances import Distance
@@ -23,7 +24,7 @@ from optimum_fixedshape.errors import InvalidArgumentError, InvalidModelError, U
 from optimum_fixedshape.graph.weights import save_rungs
 from optimum_fixedshape.hub import HubOptions, is_repo_id
 from optimum_fixedshape.models.remote_code import write_remote_code
-from optimum_fixedshape.repo import MAIN_GRAPH, Sizes
+from optimum_fixedshape.repo import Sizes
 from optimum_fixedshape.sentence_config import copy_sentence_config
 from optimum_fixedshape.tasks import Task, find_task, task_of_architectures, tasks_called
 

@@ -12,13 +12,14 @@ import onnx
 import torch
 from tqdm.auto import tqdm
 
+from optimum_fixedshape.choosing import MAIN_GRAPH
 from optimum_fixedshape.contract import BATCH, SEQUENCE, Mismatch
 from optimum_fixedshape.decoding import CONTEXT, PREFILL
 from optimum_fixedshape.distances import Distance
 from optimum_fixedshape.errors import ShapeMismatchError
 from optimum_fixedshape.graph.weights import save_rungs
 from optimum_fixedshape.models import classes
-from optimum_fixedshape.repo import MAIN_GRAPH, Sizes, sizes_of
+from optimum_fixedshape.repo import Sizes, sizes_of
 from optimum_fixedshape.tasks import Task
 
 from .decoders import decoder_spec, export_decoder, export_encoder, export_first, export_following

@@ -14,10 +14,10 @@ import numpy as np
 import transformers
 from optimum.modeling_base import OptimizedModel
 
+from optimum_fixedshape.choosing import MAIN_GRAPH
 from optimum_fixedshape.config import FixedShapeConfig
 from optimum_fixedshape.errors import MissingInputError
 from optimum_fixedshape.fitting import Array, Arrays
-from optimum_fixedshape.repo import MAIN_GRAPH
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.scratch import ScratchFolder
 from optimum_fixedshape.tasks import Task, task_of_model
@@ -146,6 +146,11 @@ class FixedShapeMixin(LoadingMixin, SavingMixin, SessionMixin):
                 values[name] = value
         own, plain = self._output_classes
         return own(**values) if own and own.__dataclass_fields__.keys() >= values.keys() else plain(values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled: nothing that use leaves behind, so that `datasets` knows the model again."""
+        kept = {name: value for name, value in self.__dict__.items() if name != "_output_classes"}
+        return {**kept, "_said": set()}
 
     @cached_property
     def _output_classes(self) -> tuple[Any, Any]:

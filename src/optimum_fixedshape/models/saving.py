@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from optimum_fixedshape.choosing import MAIN_GRAPH
 from optimum_fixedshape.config import FixedShapeConfig, made_folder
 from optimum_fixedshape.contract import ShapeContract
-from optimum_fixedshape.repo import MAIN_GRAPH
 from optimum_fixedshape.runtime import Runtime
 from optimum_fixedshape.sentence_config import copy_sentence_config
 from optimum_fixedshape.sessions import check_files

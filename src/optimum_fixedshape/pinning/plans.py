@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from optimum_fixedshape.caches import ENCODER, FIRST, FOLLOWING, MERGED, kind_of
+from optimum_fixedshape.choosing import MAIN_GRAPH
 from optimum_fixedshape.config import FixedShapeConfig, Names, config_with, read_contracts
 from optimum_fixedshape.contract import BATCH, PAST, SEQUENCE, SOURCE, ShapeContract
 from optimum_fixedshape.decoding import CONTEXT, PREFILL
@@ -17,7 +18,7 @@ from optimum_fixedshape.graph.loading import load_model
 from optimum_fixedshape.graph.pin import asked_of, fix_contract, pin_as
 from optimum_fixedshape.hub import HubOptions
 from optimum_fixedshape.parts import Parts, Rungs, find_parts
-from optimum_fixedshape.repo import MAIN_GRAPH, Roles, Sizes, fetch_model, sizes_of
+from optimum_fixedshape.repo import Roles, Sizes, fetch_model, sizes_of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Measures everything, and writes ``results.json``, plots, and the tables of ``docs/performance.md``.
+"""Measures everything, and writes ``results.json``, plots, and the tables of two pages of ``docs``.
 
-- ``.venv/bench/bin/python -m benchmarks``: all of it, in about twenty minutes
+- ``.venv/bench/bin/python -m benchmarks``: all of it, in about half an hour
 - ``.venv/bench/bin/python -m benchmarks --only text,memory``: these parts; the others stay as they were
 - ``.venv/bench/bin/python -m benchmarks --make``: only the models, so that a run finds them
 - ``python -m benchmarks --quick --output FOLDER``: a small model, to see that it works
@@ -20,7 +20,7 @@ from typing import Any
 
 from optimum_fixedshape.machine import describe_machine
 
-from . import generation, memory_profiling, performance_comparison, report, throughput_testing
+from . import generation, memory_profiling, performance_comparison, report, scaling, throughput_testing
 from .models import MODELS
 from .results import Table, headlines
 from .run import Run
@@ -35,6 +35,7 @@ PARTS: Mapping[str, Callable[[Run], Iterator[Table]]] = {
     "memory": memory_profiling.measure_memory,
     "loading": memory_profiling.measure_loading,
     "generation": generation.measure_generation,
+    "scaling": scaling.measure_scaling,
 }
 ROUNDS = 5
 QUICK_ROUNDS = 2
@@ -55,6 +56,8 @@ def main() -> int:
     if options.output:
         output.mkdir(parents=True, exist_ok=True)
         page, plots = Path(shutil.copy(report.PAGE, output)), output / "plots"
+        for name in report.PAGES.values():
+            shutil.copy(report.PAGE.with_name(name), output)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     parts = _earlier(output / NAME) if options.only else {}
     for name in options.only or PARTS:
@@ -65,7 +68,7 @@ def main() -> int:
 
             results["plots"] = draw_plots(results, plots)
         (output / NAME).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        report.write_page(results, page)  # after each part, so that nothing is lost where a later one is cut off
+        report.write_pages(results, page)  # after each part, so that nothing is lost where a later one is cut off
     return 0
 
 

@@ -46,6 +46,9 @@ def _latency_by_length(table: Table, axes: Any) -> None:
         axes.plot(tokens, _medians(table, who), marker="o", label=who, color=color)
     axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="milliseconds")
     axes.set_xticks(tokens, map(str, tokens))
+    low, high = axes.get_ylim()
+    marks = [factor * 10**power for power in range(-2, 4) for factor in (1, 2, 5)]
+    axes.set_yticks(seen := [mark for mark in marks if low < mark < high], [f"{mark:g}" for mark in seen])
     axes.minorticks_off()
     axes.legend(frameon=False)
 
@@ -78,7 +81,8 @@ def _speed_ups(table: Table, axes: Any) -> None:
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
     axes.set_xticks([index + 0.4 - width / 2 for index in range(len(names))], names)
     axes.set_ylabel(f"times as fast as {_BASELINE}")
-    axes.legend(frameon=False)
+    axes.margins(y=0.35)  # room for the names, above all bars
+    axes.legend(frameon=False, loc="upper center", ncols=3)
 
 
 _BASELINE = "PyTorch"

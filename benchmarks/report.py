@@ -1,4 +1,4 @@
-"""Tables of ``results.json`` between two marks of ``docs/performance.md``; what is around them is written by hand."""
+"""Tables of ``results.json`` between two marks of pages in ``docs``; what is around them is written by hand."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .results import headlines
 from .workers import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
+PAGES = {"scaling": "scaling.md"}
+"""Parts with a page of their own, beside that of all others."""
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 _REACHED = {True: "yes", False: "**no**", None: ""}
 
 Results = Mapping[str, Any]
 
 
-def write_page(results: Results, page: Path = PAGE) -> None:
-    """Puts the tables of `results` into a page, in place of those that are there."""
-    text = page.read_text(encoding="utf-8")
-    page.write_text(with_results(text, results), encoding="utf-8")
+def write_pages(results: Results, page: Path = PAGE) -> None:
+    """Puts the tables of `results` into a page, and into those beside it, in place of those that are there."""
+    for place in (page, *(page.with_name(name) for part, name in PAGES.items() if part in results["parts"])):
+        text = place.read_text(encoding="utf-8")
+        place.write_text(with_results(text, results, place.name), encoding="utf-8")
 
 
-def with_results(text: str, results: Results) -> str:
-    """Returns a page with the tables of `results` between its marks.
+def with_results(text: str, results: Results, name: str = PAGE.name) -> str:
+    """Returns a page with those tables of `results` that belong there between its marks.
+
+    Args:
+        text: The page.
+        results: As in ``results.json``.
+        name: Of its file.
 
     Raises:
         ValueError: The marks are not there.
@@ -31,7 +40,8 @@ def with_results(text: str, results: Results) -> str:
     _, mark, after = rest.partition(END)
     if not mark:
         raise ValueError(f"The page needs {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}"
+    parts = {part: each for part, each in results["parts"].items() if PAGES.get(part, PAGE.name) == name}
+    return f"{before}{BEGIN}\n{markdown({**results, 'parts': parts})}\n{END}{after}"
 
 
 def markdown(results: Results) -> str:
@@ -42,11 +52,11 @@ def markdown(results: Results) -> str:
 def _lines(results: Results) -> Iterator[str]:
     parts = results["parts"].values()
     yield ", ".join(f"{name} {value}" for name, value in results["machine"].items()) + "."
-    yield "\n### Every target\n"
-    yield from _grid(
-        ("what", "model or case", "ratio", "measured", "target", "reached"), map(_line_of, results["headlines"])
-    )
-    for table in (table for part in parts for table in part["tables"]):
+    tables = [table for part in parts for table in part["tables"]]
+    if lines := headlines(tables):
+        yield "\n### Every target\n"
+        yield from _grid(("what", "model or case", "ratio", "measured", "target", "reached"), map(_line_of, lines))
+    for table in tables:
         if table["rows"]:
             yield from _section(table)
             yield from (f"\n![{each['alt']}](plots/{each['file']})" for each in _plots_of(results, table["key"]))

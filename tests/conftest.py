@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import torch
 from filelock import FileLock
 
 from optimum_fixedshape import export_model
+from optimum_fixedshape.models.loading import LoadingMixin
 from optimum_fixedshape.pipelines.base import FixedShapePipeline, _Call
 from optimum_fixedshape.pipelines.lean.path import PLAIN
+from optimum_fixedshape.sessions import CPU
 
 from . import onnx_models, tiny, zoo
 from .equality import assert_same
@@ -29,6 +31,19 @@ from .equality import assert_same
 LADDER = {"batch_size": 2, "sequence_length": [8, 16]}
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--provider", default=CPU, help="Where models run of which a test does not say it: see Makefile.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def provider(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Makes the provider that pytest is told the default of `from_pretrained`."""
+    told = request.config.getoption("--provider")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LoadingMixin.from_pretrained.__func__.__kwdefaults__, "provider", told)
+        yield told
 
 
 class BothWays:

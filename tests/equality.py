@@ -159,7 +159,7 @@ def fix_every_session(model: Any) -> None:
             for axis in (axis for spec in rung.inputs for axis in spec.axes):
                 if axis.symbol:
                     options.add_free_dimension_override_by_name(axis.symbol, axis.size)
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(path, options, providers=runtime.pool.providers)
             assert all(isinstance(size, int) for node in session.get_inputs() for size in node.shape), path
             runtime.pool.add(path, session)
 

@@ -89,6 +89,14 @@ def test_inspect_needs_no_choice_among_the_graphs_of_a_folder(tmp_path, capfd):
     assert [each["name"] for each in found["graphs"]] == ["one.onnx", "two.onnx"]
 
 
+def test_inspect_goes_on_after_what_it_cannot_read(folder, tmp_path, capfd):
+    (tmp_path / "bad.onnx").write_bytes(b"no graph at all")
+    done = run_here(capfd, "inspect", folder, tmp_path / "bad.onnx", graph(tmp_path / "good.onnx"), "--json")
+    assert [json.loads(line)["source"] for line in done.out.splitlines()] == [str(folder), str(tmp_path / "good.onnx")]
+    assert done.err.startswith(f"error: {tmp_path / 'bad.onnx'} is not a valid ONNX model")
+    assert (len(done.err.splitlines()), done.code) == (1, 1)
+
+
 def test_inspect_of_a_repo_reads_headers_alone(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "my-org" / "bert-fixed")
     with LocalHub(tmp_path) as hub:

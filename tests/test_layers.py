@@ -13,7 +13,7 @@ NAME = "optimum_fixedshape"
 SOURCE = Path(optimum_fixedshape.__file__).parent
 
 LAYERS = [
-    ["errors", "_compat"],
+    ["errors", "_compat", "paths"],
     ["contract", "caches"],
     ["ladder", "suggesting"],
     ["roles"],

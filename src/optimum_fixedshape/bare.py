@@ -32,6 +32,7 @@ from .ladder import entrance
 from .models.auto import identify_model
 from .models.minimal import is_row_an_item, label_facts, labels_of, minimal_config, pipeline_settings
 from .models.remote_code import write_remote_code
+from .paths import path_of
 from .processors.files import copy_processors, derive_processors, is_of_processors, pad_token_of
 from .repo import fetch_model
 from .sessions import check_files
@@ -95,7 +96,7 @@ def write_config(
         UnsupportedTaskError: The task is unknown, or needs a configuration that nothing can be derived of.
     """
     hub = HubOptions(revision, token, cache_dir, local_files_only, subfolder=subfolder, variant=variant)
-    if output is None and not Path(path).exists():
+    if output is None and not path_of(path).exists():
         raise GraphNotFoundError(
             f"{path} is no file or folder on this machine, beside which files could be written. Of a graph on the Hub, "
             "pass output=, a new folder.",

@@ -125,6 +125,7 @@ def bench_model(
     provider: str = CPU,
     *,
     original: str | Path | Any = None,
+    provider_options: Mapping[str, Any] | None = None,
     rounds: int = 20,
     shapes: Sizes | None = None,
     roles: Roles | None = None,
@@ -142,6 +143,7 @@ def bench_model(
         model: An ``.onnx`` file, a folder or a Hub repo id.
         provider: The execution provider.
         original: The PyTorch model, or the folder or Hub repo to load it from.
+        provider_options: Options of the provider.
         rounds: How often each call is timed.
         shapes: Sizes to pin dynamic axes to.
         roles: Roles of axes, where the guessed ones are wrong.
@@ -159,7 +161,8 @@ def bench_model(
     """
     if rounds < 1:
         raise ShapeMismatchError(f"rounds must be 1 or more, got {rounds}.")
-    ours = _loaded(model, provider, shapes=shapes, roles=roles, input_names=input_names, **hub_options)
+    pins: dict[str, Any] = {"shapes": shapes, "roles": roles, "input_names": input_names}
+    ours = _loaded(model, provider, provider_options=provider_options, **pins, **hub_options)
     torch_model = None if original is None else _original_of(original, ours)
     cases = list(_cases(ours, torch_model, seed))
     times = _timed(cases, rounds, progress)

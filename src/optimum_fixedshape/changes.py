@@ -45,10 +45,10 @@ def prepared_model(model: onnx.ModelProto, contract: ShapeContract, change: Chan
     """Returns a model as it comes, its shapes open, with what is done before it is pinned: all rungs then share it.
 
     Fusions are only found while the arithmetic on sizes is there, and ranges that were found once for all rungs give a
-    row the same answer in each.
+    row the same answer in each. A graph whose shapes are fixed already finds them in those samples that it holds.
 
     Raises:
-        ShapeMismatchError: A calibration sample contradicts the graph.
+        ShapeMismatchError: A calibration sample contradicts the graph, or a fixed graph holds none.
         MissingInputError: There are none, or one lacks an input.
     """
     if change.optimize:
@@ -59,7 +59,8 @@ def prepared_model(model: onnx.ModelProto, contract: ShapeContract, change: Chan
     if change.dtype == "int8":
         from optimum_fixedshape.graph.quantize import to_int8
 
-        model = to_int8(model, calibration=_samples_for(contract, change))
+        held = _held(contract, change) if contract.is_fixed else change
+        model = to_int8(model, calibration=_samples_for(contract, held))
     return model
 
 
@@ -72,8 +73,7 @@ def changed_model(model: onnx.ModelProto, change: Change) -> onnx.ModelProto:
         ShapeMismatchError: It holds no calibration sample.
         MissingInputError: There are none, or one lacks an input.
     """
-    contract = contract_of(model)
-    return finished_model(prepared_model(model, contract, _held(contract, change)), change)
+    return finished_model(prepared_model(model, contract_of(model), change), change)
 
 
 def finished_model(model: onnx.ModelProto, change: Change) -> onnx.ModelProto:

@@ -10,8 +10,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from .contract import ShapeContract, check_known_names
-from .errors import InvalidModelError, ShapeMismatchError
+from .errors import ExistingFilesError, InvalidModelError, ShapeMismatchError
 from .graph.reader import read_contract
+from .paths import path_of
 from .roles import with_names
 
 CONFIG_NAME = "fixedshape_config.json"
@@ -196,9 +197,9 @@ def free_folder(path: str | Path) -> Path:
     Raises:
         FileExistsError: A file is there.
     """
-    folder = Path(path)
+    folder = path_of(path, "An output folder")
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file, and a folder is needed to save to.")
+        raise ExistingFilesError(f"{folder} is a file, and a folder is needed to save to.", files=(str(folder),))
     return folder
 
 

@@ -8,7 +8,7 @@ A *role* is what an axis stands for. Roles carry the names that optimum's export
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,11 @@ FILLED = REPEATED | {SEQUENCE, SAMPLES, PAST, TOTAL, SOURCE}
 
 Steps = tuple[tuple[int, int], ...]
 """Convolutions without padding, one after the other: kernel and stride of each."""
+
+
+def fields_of(facts: Any) -> dict[str, Any]:
+    """Returns what is pickled of a dataclass: not what it computed from its fields, so that equal ones stay equal."""
+    return {each.name: getattr(facts, each.name) for each in fields(facts)}
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class TensorSpec:
         """The index of the first axis that has `role`, or None."""
         return next((i for i, axis in enumerate(self.axes or ()) if axis.role == role), None)
 
+    __getstate__ = fields_of
+
     @cached_property
     def batch_role(self) -> str | None:
         """The role of the axis that counts rows, or None."""
@@ -163,6 +170,8 @@ class ShapeContract:
     metadata: Mapping[str, str] = field(default_factory=dict)
     external_data: tuple[str, ...] = ()
     path: Path | None = None
+
+    __getstate__ = fields_of
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:

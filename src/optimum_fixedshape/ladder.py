@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .caches import ENCODER, FOLLOWING, MERGED, kind_of
-from .contract import BATCH, BATCHES, FILLED, PAST, SEQUENCE, Axis, ShapeContract
+from .contract import BATCH, BATCHES, FILLED, PAST, SEQUENCE, Axis, ShapeContract, fields_of
 from .errors import ShapeMismatchError
 
 TOKENS_OF_A_RUN = 16
@@ -38,6 +38,8 @@ class ShapeLadder:
 
     def __len__(self) -> int:
         return len(self.rungs)
+
+    __getstate__ = fields_of
 
     @cached_property
     def largest(self) -> ShapeContract:

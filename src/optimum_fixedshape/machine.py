@@ -8,7 +8,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("optimum-fixedshape", "onnxruntime", "transformers", "optimum-onnx", "torch", "numpy")
+_RUNTIMES = ("onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu", "onnxruntime-qnn", "onnxruntime-directml")
+_PACKAGES = ("optimum-fixedshape", *_RUNTIMES, "transformers", "optimum-onnx", "torch", "numpy")
 
 
 def describe_machine() -> dict[str, str]:

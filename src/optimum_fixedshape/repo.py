@@ -22,6 +22,7 @@ from .graph.reader import read_contract
 from .graph.tensors import list_files
 from .hub import HubOptions, HubRepo
 from .ladder import ShapeLadder, entrance
+from .paths import path_of
 from .sentence_config import is_of_sentences
 from .sessions import check_files
 
@@ -75,7 +76,7 @@ def find_graphs(
         ShapeMismatchError: A size, a role or a name contradicts the graph.
     """
     hub = hub or HubOptions()
-    path = Path(source)
+    path = path_of(source)
     if path.is_file():
         return _read([path], _home_of(path), config_beside(path), shapes, roles, names)
     place = _place(source, hub)
@@ -94,7 +95,7 @@ def fetch_graphs(
     Raises:
         GraphNotFoundError: There is none.
     """
-    path = Path(source)
+    path = path_of(source)
     if path.is_file():
         return _home_of(path), [path], config_beside(path)
     place = _place(source, hub)
@@ -113,7 +114,7 @@ def fetch_model(
     Raises:
         GraphNotFoundError: There is none, or several to choose from.
     """
-    path = Path(source)
+    path = path_of(source)
     if path.is_file():
         return _home_of(path), [path], config_beside(path)
     place = _place(source, hub)
@@ -144,7 +145,7 @@ def peek_graphs(
         GraphNotFoundError: See `find_graphs`.
         InvalidModelError: A file is broken.
     """
-    if Path(source).is_file():
+    if path_of(source).is_file():
         found, saved = {Path(source).name: read_contract(source)}, config_beside(Path(source))
     else:
         hub = hub or HubOptions()

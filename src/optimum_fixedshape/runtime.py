@@ -107,11 +107,19 @@ class Runtime:
         self._shapes: dict[tuple[int, int], tuple[int, int | None]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"ladder": self.ladder, "graphs": self.graphs, "fill": self.fill, "pool": self.pool}
+        kept = {name: getattr(self, name) for name in ("ladder", "graphs", "fill", "pool")}
+        return {**kept, "files": self._files()}  # by which `datasets` knows that a graph was exported anew
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({name: value for name, value in state.items() if name != "files"})
         self._start()
+
+    def _files(self) -> list[tuple[str, int, int]]:
+        """Size and time of each file that the graphs are in, where there is one."""
+        pairs = zip(self.graphs, self.ladder.rungs, strict=True)
+        files = {graph.parent / name for graph, rung in pairs for name in (graph.name, *rung.external_data)}
+        stats = {str(file): file.stat() for file in sorted(files) if file.is_file()}
+        return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()]
 
     def on(self, provider: str, options: Mapping[str, Any]) -> Runtime:
         """Returns the same ladder on another execution provider.

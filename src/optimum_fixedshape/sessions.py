@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .contract import Axis, ShapeContract, TensorSpec
-from .errors import GraphNotFoundError, InvalidArgumentError, InvalidModelError
+from .errors import GraphNotFoundError, InvalidArgumentError, InvalidModelError, warn
 from .graph.reader import read_contract
 from .graph.tensors import check_tensors
 from .roles import with_roles
@@ -34,6 +37,10 @@ _ERRORS = 3  # onnxruntime's number: it warns that what it saves is for this CPU
 
 _NUMPY_TYPES = {"float": "float32", "double": "float64"}
 
+_RECORD_NODES = "session.record_ep_graph_assignment_info"  # means nothing to onnxruntime before 1.24
+_SIGNATURE = re.compile(r"^/\S+\.cc:\d+ [^()]*\([^()]*\) ")  # of the function in C++ that raised an error
+_ENTRIES = ("session.disable_cpu_ep_fallback", _RECORD_NODES)
+
 
 class SessionPool:
     """The sessions of one model's graphs. Safe to share between threads; copies open sessions of their own.
@@ -41,8 +48,9 @@ class SessionPool:
     Args:
         providers: Execution providers in order of preference.
         provider_options: One mapping for each provider.
-        session_options: Passed on to every session. Copies in other processes keep all of it but config entries, which
-            onnxruntime does not list.
+        session_options: Passed on to every session. Sessions that are told the sizes of a rung, and copies in other
+            processes, keep all of it but config entries, of which onnxruntime has no list; only
+            ``session.disable_cpu_ep_fallback`` stays.
         max_open: How many sessions are kept, for devices that hold few; None for no limit. Before one more is opened,
             the one that was not used for longest is closed, or as soon as no thread runs it any more.
         cached: Whether sessions on the CPU, without options of the user's, read their weights from a cache on disk,
@@ -79,6 +87,7 @@ class SessionPool:
     def _start(self) -> None:
         self._open: dict[tuple[Path, Pins], ort.InferenceSession] = {}  # those used last are at the end
         self._lock = threading.Lock()
+        self._has_warned = False
 
     def __getstate__(self) -> dict[str, Any]:
         options = None if self.session_options is None else _settings_of(self.session_options)
@@ -115,7 +124,7 @@ class SessionPool:
 
         Raises:
             GraphNotFoundError: The graph, or a file that holds its weights, is missing.
-            InvalidModelError: onnxruntime refuses the graph.
+            InvalidModelError: onnxruntime refuses the graph, or the provider its options.
         """
         key = path, () if self.providers[0] == CPU else _pins(rung)
         if self.max_open is None and (session := self._open.get(key)) is not None:
@@ -146,7 +155,25 @@ class SessionPool:
             options = options_with(_settings_of(options))
             for symbol, size in pins:
                 options.add_free_dimension_override_by_name(symbol, size)
-        return self._session(path, options)
+        if self.providers[0] == CPU:
+            return self._session(path, options)
+        if not _entries_of(options).get(_RECORD_NODES):
+            options.add_session_config_entry(_RECORD_NODES, "1")
+        session = self._session(path, options)
+        self.warn_of_fallback(path, session)
+        return session
+
+    def warn_of_fallback(self, path: Path, session: ort.InferenceSession) -> None:
+        """Warns, once, where all of a graph runs on providers that nobody asked for."""
+        used = list(nodes_by_provider(session)) or session.get_providers()
+        if self._has_warned or not set(used).isdisjoint(self.providers):
+            return
+        self._has_warned = True
+        warn(
+            f"{', '.join(self.providers)} with the options {self.provider_options[0]} runs nothing of {path.name}: "
+            f"onnxruntime gave it to {', '.join(used)}. What it wrote to stderr may say why. If that is in order, name "
+            "that provider in providers=, too."
+        )
 
     @property
     def _caches(self) -> bool:
@@ -175,9 +202,11 @@ class SessionPool:
                 providers=self.providers,
                 provider_options=self.provider_options,
                 disabled_optimizers=SLOW_ON_CPU if self.providers[0] == CPU else None,
+                enable_fallback=0,  # which prints to stdout, and hides options that the provider does not have
             )
         except Exception as error:  # onnxruntime's errors share no public base class
-            raise InvalidModelError(f"onnxruntime cannot open {path}: {error}", path=str(path)) from error
+            said = _SIGNATURE.sub("", str(error))
+            raise InvalidModelError(f"onnxruntime cannot open {path}: {said}", path=str(path)) from error
 
 
 def _save(path: Path, saved: Path, weights_name: str) -> None:
@@ -219,7 +248,9 @@ def _checked(providers: Sequence[str]) -> list[str]:
 
     available = ort.get_available_providers()
     if unknown := [name for name in providers if name not in available]:
-        raise InvalidArgumentError(f"This onnxruntime has no {', '.join(unknown)}. It has: {', '.join(available)}.")
+        raise InvalidArgumentError(
+            f"This onnxruntime has no {', '.join(map(str, unknown))}. It has: {', '.join(available)}."
+        )
     return list(providers)
 
 
@@ -235,18 +266,41 @@ def _pins(rung: ShapeContract) -> Pins:
     return tuple(sorted({(axis.symbol, axis.size) for axis in axes if axis.symbol and axis.size}))
 
 
+def nodes_by_provider(session: ort.InferenceSession) -> dict[str, list[str]]:
+    """Returns the types of the nodes that each provider runs, of a session that a pool opened on another than the CPU.
+
+    Empty with onnxruntime before 1.24, which does not tell.
+    """
+    nodes: dict[str, list[str]] = defaultdict(list)
+    for part in getattr(session, "get_provider_graph_assignment_info", tuple)():
+        nodes[part.ep_name] += [node.op_type for node in part.get_nodes()]
+    return dict(nodes)
+
+
 def _settings_of(options: ort.SessionOptions) -> dict[str, Any]:
     names = (name for name in dir(options) if not name.startswith("_"))
-    return {name: value for name in names if not callable(value := getattr(options, name))}
+    attributes = {name: value for name in names if not callable(value := getattr(options, name))}
+    return {**attributes, **_entries_of(options)}
+
+
+def _entries_of(options: ort.SessionOptions) -> dict[str, str]:
+    entries = {}
+    for name in _ENTRIES:
+        with suppress(RuntimeError):  # it is not set
+            entries[name] = options.get_session_config_entry(name)
+    return entries
 
 
 def options_with(settings: Mapping[str, Any]) -> ort.SessionOptions:
-    """Returns options with these attributes, and otherwise those of all sessions here."""
+    """Returns options with these attributes and entries, and otherwise those of all sessions here."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     # Every rung has threads of its own; idle ones that spin would take the cores from the rung that runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for name, value in settings.items():
-        setattr(options, name, value)
+        if name in _ENTRIES:
+            options.add_session_config_entry(name, value)
+        else:
+            setattr(options, name, value)
     return options

@@ -98,7 +98,10 @@ def merge_windows(outputs: Sequence[Mapping[str, Array]], contract: ShapeContrac
         parts = [output[spec.name] for output in outputs]
         follows = spec.roles().count(windows.role)
         if problem := _problem(parts[0], follows, windows.role):
-            raise ShapeMismatchError(f"Output {spec} {problem} and cannot be merged from windows.")
+            raise ShapeMismatchError(
+                f"Output {spec} {problem} and cannot be merged from windows. Ways out: overflow='truncate', or a "
+                "larger rung."
+            )
         if follows:
             merged[spec.name] = _stitched(parts, spec, windows)
         else:

@@ -117,7 +117,9 @@ def _of_writer(subject: Subject, original: Any) -> Iterator[Finding]:
     if task is None or not task.writes:
         task = find_task("text-generation")
     place = subject.source if Path(subject.source).exists() else subject.folder
-    ours = getattr(classes, task.model).from_pretrained(place, provider=subject.pool.providers[0])
+    ours = getattr(classes, task.model).from_pretrained(
+        place, provider=subject.pool.providers[0], provider_options=subject.pool.provider_options
+    )
     entrance = subject.groups[0][0]
     made = entrance.inputs(padded=False)
     ids = made.get("input_ids")

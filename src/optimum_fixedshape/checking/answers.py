@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from optimum_fixedshape.contract import TensorSpec
+from optimum_fixedshape.sessions import CPU, nodes_by_provider
 
 from .comparing import is_finite, listed, said
 from .probe import Probe
@@ -15,6 +18,7 @@ from .subject import Subject
 
 _RANDOM = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial", "Dropout")
 _TRIES = 3
+_KINDS_SHOWN = 5
 
 
 def check_session(subject: Subject) -> Iterator[Finding]:
@@ -26,15 +30,34 @@ def check_session(subject: Subject) -> Iterator[Finding]:
         except Exception as error:  # onnxruntime's errors share no public base class
             yield Finding(Verdict.FAIL, "The graph does not run on this provider.", f"{probe.label}: {brief(error)}")
             continue
-        wanted, used = subject.pool.providers[0], session.get_providers()
-        if wanted in used:
-            yield Finding(Verdict.PASS, "Every graph opens and runs on this provider.", f"{probe.label}: runs")
-        else:
-            yield Finding(
-                Verdict.WARNING,
-                "onnxruntime could not use the provider, and fell back to another: what follows is true of that one.",
-                f"{probe.label}: asked for {wanted}, runs on {', '.join(used)}",
-            )
+        yield _placed(probe, session, subject.pool.providers[0])
+
+
+def _placed(probe: Probe, session: Any, wanted: str) -> Finding:
+    """Where a graph runs of which a provider was to run all."""
+    nodes = {} if wanted == CPU else nodes_by_provider(session)
+    used = list(nodes) or session.get_providers()
+    facts = {"nodes": {name: len(kinds) for name, kinds in nodes.items()}} if nodes else {}
+    if wanted not in used:
+        return Finding(
+            Verdict.WARNING,
+            "onnxruntime could not use the provider, and fell back to another: what follows is true of that one.",
+            f"{probe.label}: asked for {wanted}, runs on {', '.join(used)}",
+            facts,
+        )
+    if len(nodes) > 1:
+        return Finding(
+            Verdict.WARNING,
+            "The provider leaves nodes of the graph to another, and between the two their data is copied.",
+            f"{probe.label}: {'; '.join(f'{name} runs {_counted(kinds)}' for name, kinds in nodes.items())}",
+            facts,
+        )
+    return Finding(Verdict.PASS, "Every graph opens and runs on this provider.", f"{probe.label}: runs", facts)
+
+
+def _counted(kinds: Sequence[str]) -> str:
+    most = [f"{count} {kind}" for kind, count in Counter(kinds).most_common(_KINDS_SHOWN)]
+    return f"{len(kinds)} nodes ({', '.join(most)}{', …' if len(set(kinds)) > _KINDS_SHOWN else ''})"
 
 
 def check_determinism(subject: Subject) -> Iterator[Finding]:

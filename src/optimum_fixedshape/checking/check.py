@@ -111,7 +111,7 @@ def check_model(
         ValueError: onnxruntime was built without the provider.
     """
     hub = HubOptions(revision, token, cache_dir, local_files_only, subfolder=subfolder, variant=variant)
-    pool = _quiet_pool(provider, provider_options)
+    pool = _QuietPool(provider, provider_options)
     try:
         subject = find_subject(
             path, pool=pool, original=original, roles=roles, names=input_names, file_name=file_name, hub=hub, seed=seed
@@ -128,13 +128,18 @@ def check_model(
     return Report(str(path), provider, names, tuple(lines.values()))
 
 
-def _quiet_pool(provider: str, provider_options: Mapping[str, Any] | None) -> SessionPool:
-    """Sessions that print nothing: what fails is for the report to say."""
-    import onnxruntime as ort
+class _QuietPool(SessionPool):
+    """Sessions that say nothing: what fails is for the report to say."""
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return SessionPool([provider], [provider_options] if provider_options else None, options)
+    def __init__(self, provider: str, provider_options: Mapping[str, Any] | None) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        super().__init__([provider], [provider_options] if provider_options else None, options)
+
+    def warn_of_fallback(self, path: Path, session: Any) -> None:
+        """Does nothing: there is a line for it."""
 
 
 def _line(check: _Check, subject: Subject, before: Mapping[str, Line]) -> Line:

@@ -17,6 +17,7 @@ _TINY = 1e-6
 _QUANTIZED = ("Quantize", "Dequantize", "DynamicQuantize", "QLinear", "MatMulInteger", "ConvInteger", "QAttention")
 _TOLERANCES = {"float32": 1e-4, "float64": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _ELSEWHERE = 1e-2  # GPUs and NPUs round float32 to TF32 or float16 on their own
+_OPENVINO_ON_CPUS = ("CPU", "CPU_FP32")  # computes in float32 unless load_config says otherwise
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,28 @@ class Accuracy:
     tolerance: float
 
 
-def accuracy_of(outline: Outline, provider: str) -> Accuracy:
-    """Returns how exactly a graph computes on a provider, by the types of its weights and its operators."""
+def accuracy_of(outline: Outline, provider: str, options: Mapping[str, Any] | None = None) -> Accuracy:
+    """Returns how exactly a graph computes on a provider, by the types of its weights and its operators.
+
+    Args:
+        outline: What the graph computes.
+        provider: The execution provider.
+        options: Its options.
+    """
     kinds = {weight.dtype for weight in outline.weights.values() if len(weight.shape) > 1}
     dtype = next((kind for kind in ("float16", "bfloat16") if kind in kinds), "float32")
     is_quantized = any(node.op_type.startswith(_QUANTIZED) for node in outline.walk())
     tolerance = _TOLERANCES[dtype]
     return Accuracy(
-        dtype, is_quantized, tolerance if provider == "CPUExecutionProvider" else max(tolerance, _ELSEWHERE)
+        dtype, is_quantized, tolerance if _keeps_types(provider, options or {}) else max(tolerance, _ELSEWHERE)
     )
+
+
+def _keeps_types(provider: str, options: Mapping[str, Any]) -> bool:
+    """Whether a provider computes in the types that the graph names."""
+    if provider == "OpenVINOExecutionProvider":
+        return options.get("device_type", "CPU") in _OPENVINO_ON_CPUS and "load_config" not in options
+    return provider == "CPUExecutionProvider"
 
 
 def as_array(value: Any) -> Array:

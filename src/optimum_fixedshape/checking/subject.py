@@ -171,7 +171,7 @@ def _probes(
     for stated, path in zip(ladder.rungs, paths, strict=True):
         rung = with_frames(stated, steps)
         contract = rung.pinned(usual_sizes(rung, outlines[path], config))
-        accuracy = accuracy_of(outlines[path], pool.providers[0])
+        accuracy = accuracy_of(outlines[path], pool.providers[0], pool.provider_options[0])
         label = _label(path, rung, ladder, paths)
         yield Probe(label, path, rung, contract, outlines[path], accuracy, pool, fill, seed)
 

@@ -18,6 +18,7 @@ from .options import (
     Model,
     Original,
     Provider,
+    ProviderOptions,
     Revision,
     Shapes,
     Subfolder,
@@ -26,6 +27,7 @@ from .options import (
     check_provider,
     given,
     read_names,
+    read_provider_options,
     read_shapes,
 )
 
@@ -44,6 +46,7 @@ def bench(
     shape: Shapes = None,
     input_name: InputNames = None,
     provider: Provider = "CPUExecutionProvider",
+    provider_option: ProviderOptions = None,
     as_json: AsJson = False,
     file_name: FileName = None,
     variant: Variant = None,
@@ -65,7 +68,10 @@ def bench(
     if suggest:
         _suggest(model, suggest, max_rungs, as_json, hub)
         return
-    options = given(**{"shapes": read_shapes(shape) or None, "input_names": read_names(input_name) or None}) | hub
+    options = hub | given(
+        **{"shapes": read_shapes(shape) or None, "input_names": read_names(input_name) or None},
+        provider_options=read_provider_options(provider_option) or None,
+    )
     provider = check_provider(provider)
     from optimum_fixedshape.bench import bench_model
 

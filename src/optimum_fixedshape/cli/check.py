@@ -16,6 +16,7 @@ from .options import (
     Model,
     Original,
     Provider,
+    ProviderOptions,
     Revision,
     Subfolder,
     Token,
@@ -23,6 +24,7 @@ from .options import (
     check_provider,
     given,
     read_names,
+    read_provider_options,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def check(
     model: Model,
     original: Original = None,
     provider: Provider = "CPUExecutionProvider",
+    provider_option: ProviderOptions = None,
     input_name: InputNames = None,
     as_json: AsJson = False,
     file_name: FileName = None,
@@ -51,6 +54,7 @@ def check(
         **{"original": original, "input_names": read_names(input_name) or None, "file_name": file_name},
         **{"variant": variant, "subfolder": subfolder, "revision": revision, "token": token},
         **{"cache_dir": cache_dir, "local_files_only": local_files_only},
+        provider_options=read_provider_options(provider_option) or None,
     )
     provider = check_provider(provider)
     from optimum_fixedshape.checking.check import check_model

@@ -25,8 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all is well; 1 a check or an item failed; 2 wrong usage; 3 the model or a file cannot be "
-    f"used; 130 interrupted.\n\n{DEBUG}=1 shows the traceback of an error.",
+    epilog="Exit codes: 0 all is well; 1 a check, an item or a path failed; 2 wrong usage; 3 the model or a file "
+    f"cannot be used; 130 interrupted.\n\n{DEBUG}=1 shows the traceback of an error.",
 )
 
 _COMMANDS: dict[Callable[..., None], list[str]] = {

@@ -33,7 +33,7 @@ def inspect(
 ) -> None:
     """Show what graphs take and give, their rungs, and what they may be for. No weight is read.
 
-    With --json, each path is one line.
+    With --json, each path is one line. Where one of several cannot be read, the others are shown all the same.
     """
     from optimum_fixedshape.hub import HubOptions
 

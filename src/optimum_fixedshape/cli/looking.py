@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import console
+from .mistakes import FAILED, is_mistake, message_of, wants_traceback
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,16 +24,29 @@ if TYPE_CHECKING:
 def show(paths: Sequence[str], *, as_json: bool, file_name: str | None = None, hub: HubOptions | None = None) -> None:
     """Prints what graphs are and take: tables, or a line of JSON for each path.
 
+    Where one of several cannot be read, a line on stderr says why, and the others are shown.
+
     Raises:
         GraphNotFoundError: There is no graph, or on the Hub there are several to choose from.
         InvalidModelError: A file is broken.
+        SystemExit: One of several could not be read.
     """
+    has_failed = False
     for path in paths:
-        found = look_into(path, file_name, hub)
+        try:
+            found = look_into(path, file_name, hub)
+        except Exception as error:
+            if len(paths) == 1 or wants_traceback() or not is_mistake(error):
+                raise
+            console.complain(message_of(error))
+            has_failed = True
+            continue
         if as_json:
             console.emit_json(found.to_dict())
         else:
             console.emit_tables(*found.tables())
+    if has_failed:
+        sys.exit(FAILED)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from typing import Any
 
 from optimum_fixedshape.errors import FixedShapeError
 
+FAILED = 1
+"""The exit code where one of several did not go well."""
+
 DEBUG = "OPTIMUM_FIXEDSHAPE_DEBUG"
 """The environment variable that keeps the traceback of every error."""
 

@@ -28,6 +28,10 @@ InputNames = Annotated[
     typer.Option("--input-name", metavar="GRAPH=STANDARD", help="What an input or output is: data_0=pixel_values."),
 ]
 Provider = Annotated[str, typer.Option(metavar="NAME", help="The execution provider of onnxruntime.")]
+ProviderOptions = Annotated[
+    list[str] | None,
+    typer.Option("--provider-option", metavar="NAME=VALUE", help="An option of the provider, such as device_type=NPU."),
+]
 Original = Annotated[
     str | None, typer.Option(metavar="MODEL", help="The PyTorch model to compare with: a folder or a Hub repo id.")
 ]
@@ -109,6 +113,15 @@ def read_names(texts: Sequence[str] | None) -> dict[str, str]:
         typer.BadParameter: A text has no ``=``.
     """
     return _pairs(texts, "--input-name", "GRAPH=STANDARD, such as data_0=pixel_values")
+
+
+def read_provider_options(texts: Sequence[str] | None) -> dict[str, str]:
+    """Returns ``{"device_type": "NPU"}`` for ``device_type=NPU``.
+
+    Raises:
+        typer.BadParameter: A text has no ``=``.
+    """
+    return _pairs(texts, "--provider-option", "NAME=VALUE, such as device_type=NPU")
 
 
 def _pairs(texts: Sequence[str] | None, option: str, wanted: str) -> dict[str, str]:

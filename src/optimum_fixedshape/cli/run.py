@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .mistakes import message_of, wants_traceback
+from .mistakes import FAILED, message_of, wants_traceback
 from .options import (
     CacheDir,
     FileName,
     LocalFilesOnly,
     Model,
     Provider,
+    ProviderOptions,
     Revision,
     Settings,
     Shapes,
@@ -29,6 +30,7 @@ from .options import (
     Variant,
     check_provider,
     given,
+    read_provider_options,
     read_settings,
     read_shapes,
 )
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
 _BATCHES_AT_ONCE = 16
 _ITEMS_AT_ONCE = 1024
-_FAILED = 1
 
 _AT_EACH_CALL = ("candidate_labels",)
 """Settings that some pipelines want to be told at each call."""
@@ -69,6 +70,7 @@ def run(
     ] = None,
     on_error: Annotated[OnError, typer.Option(help="After an item that fails: stop, or skip it.")] = OnError.STOP,
     provider: Provider = "CPUExecutionProvider",
+    provider_option: ProviderOptions = None,
     file_name: FileName = None,
     variant: Variant = None,
     subfolder: Subfolder = None,
@@ -92,7 +94,8 @@ def run(
     arguments, shapes = read_settings(settings), read_shapes(shape)
     model_options = given(
         **{"provider": check_provider(provider), "shapes": shapes or None, "file_name": file_name, "variant": variant},
-        **{"subfolder": subfolder, "cache_dir": cache_dir, "local_files_only": local_files_only},
+        **{"provider_options": read_provider_options(provider_option) or None, "subfolder": subfolder},
+        **{"cache_dir": cache_dir, "local_files_only": local_files_only},
     )
     from optimum_fixedshape.pipelines.factory import pipeline
 
@@ -103,7 +106,7 @@ def run(
     known = {**pipe.model.fixed_shape_config.pipeline, **arguments}
     always = {name: known[name] for name in _AT_EACH_CALL if name in known}
     if _run_all(pipe, always, sources, output, output_dir, on_error):
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _run_all(

@@ -24,6 +24,7 @@ from optimum_fixedshape.errors import InvalidArgumentError, InvalidModelError, U
 from optimum_fixedshape.graph.weights import save_rungs
 from optimum_fixedshape.hub import HubOptions, is_repo_id
 from optimum_fixedshape.models.remote_code import write_remote_code
+from optimum_fixedshape.paths import path_of
 from optimum_fixedshape.repo import Sizes
 from optimum_fixedshape.sentence_config import copy_sentence_config
 from optimum_fixedshape.tasks import Task, find_task, task_of_architectures, tasks_called
@@ -82,7 +83,7 @@ def export_model(
     Raises:
         ProcessorError: `preprocess_in_graph` needs a processor that rescales or normalizes.
         InvalidArgumentError: There is no such `dtype`, or `calibration` without one that needs it, or of a model that
-            writes.
+            writes; or `model_or_id` or `output` is nothing of the kind.
         UnsupportedTaskError: The task is unknown, cannot be told, or is not the model's.
         ShapeMismatchError: A key of `shapes` is unknown, or a size is none that the model has.
         ExportError: PyTorch cannot export the model.
@@ -193,7 +194,7 @@ def _export_writer(job: _Job, *, progress: bool) -> tuple[tuple[str, ...], dict[
 
 def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]) -> Task:
     if isinstance(model_or_id, (str, Path)):
-        if Path(model_or_id).is_file():
+        if path_of(model_or_id).is_file():
             raise NotADirectoryError(
                 f"{model_or_id} is a file, and a PyTorch model is a folder or a Hub repo. For a graph there is "
                 "pin_shapes, or `optimum-fixedshape pin`."
@@ -201,8 +202,12 @@ def _task_of(model_or_id: Any, asked: str | None, hub_options: Mapping[str, Any]
         if asked and len(tasks_called(asked)) < 2:
             return find_task(asked)
         architectures = transformers.AutoConfig.from_pretrained(model_or_id, **hub_options).architectures or []
-    else:
+    elif hasattr(model_or_id, "config"):
         architectures = [type(model_or_id).__name__]
+    else:
+        raise InvalidArgumentError(
+            f"A PyTorch model of transformers, a folder or a Hub repo id is needed, got {model_or_id!r:.80}."
+        )
     told = task_of_architectures(architectures)
     wanted = find_task(asked, model=told.model if told else None) if asked else told
     name = ", ".join(architectures) or "a model without architectures"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from optimum_fixedshape.errors import InvalidModelError
+from optimum_fixedshape.paths import path_of
 
 _VARINT, _LENGTH = 0, 2
 _FIXED_SIZES: Final = {1: 8, 5: 4}
@@ -220,10 +221,10 @@ def open_header(path: str | os.PathLike[str] | BinaryIO) -> Iterator[Header]:
         FileNotFoundError: There is no such file.
         InvalidModelError: It is no file.
     """
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | os.PathLike) and hasattr(path, "seek"):
         yield Header(path)
         return
-    path = Path(path)
+    path = path_of(path, "An ONNX file")
     if path.exists() and not path.is_file():
         raise InvalidModelError(f"{path} is not a file. Expected an ONNX file, such as model.onnx.", path=str(path))
     with path.open("rb", buffering=0) as file:

@@ -182,7 +182,10 @@ def _check_sizes(contract: ShapeContract, sizes: Mapping[str, int]) -> None:
 def _check_fixed(fixed: ShapeContract) -> None:
     for spec in fixed.inputs:
         if spec.axes is None:
-            raise ShapeMismatchError(f"The graph does not say how many axes its input {spec.name} has ({spec.dtype}).")
+            raise ShapeMismatchError(
+                f"The graph does not say how many axes its input {spec.name} has ({spec.dtype}). Export it again with "
+                "a shape for each input."
+            )
     left = [(spec, axis) for spec in fixed.inputs for axis in spec.axes or () if axis.size is None]
     if left:
         keys = dict.fromkeys(axis.role or axis.symbol for _, axis in left)

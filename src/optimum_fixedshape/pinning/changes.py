@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 def key_of(source: Source, change: Change) -> str:
     """Returns a digest of all that the graphs depend on: what they are made of, what is done to them, and by what."""
+    import onnxruntime  # asked itself, as it comes in packages of several names
+
     digest = hashlib.sha256()
-    versions = [version(name) for name in ("optimum-fixedshape", "onnx", "onnxruntime")]
+    versions = [version("optimum-fixedshape"), version("onnx"), onnxruntime.__version__]
     names = dict(source.config.names), dict(source.config.roles)
     plans = [(plan.name, plan.path.name, sorted(plan.sizes.items())) for plan in source.plans]
     facts = [versions, names, plans, change.optimize, change.dtype, change.config, change.calibration is not None]

@@ -20,13 +20,14 @@ from tqdm.auto import tqdm
 
 from optimum_fixedshape.changes import Change, prepared_model
 from optimum_fixedshape.config import CONFIG_NAME, FixedShapeConfig, Names, free_folder
-from optimum_fixedshape.errors import FixedShapeError, InvalidModelError
+from optimum_fixedshape.errors import ExistingFilesError, FixedShapeError, InvalidModelError
 from optimum_fixedshape.graph.loading import load_model
 from optimum_fixedshape.graph.pin import pin_as
 from optimum_fixedshape.graph.staging import Staging
 from optimum_fixedshape.graph.weights import WEIGHTS_NAME, save_rungs
 from optimum_fixedshape.hub import HubOptions
 from optimum_fixedshape.models.remote_code import write_remote_code
+from optimum_fixedshape.paths import path_of
 from optimum_fixedshape.processors.files import copy_files
 from optimum_fixedshape.repo import BESIDE_GRAPHS, Roles, Sizes
 from optimum_fixedshape.sessions import SessionPool
@@ -97,7 +98,7 @@ def pin_shapes(
             another one baked in, and sizes that would work.
         InvalidModelError: A file is broken, or a shape in the graph depends on the data.
         InvalidArgumentError: There is no such `dtype`, or `calibration` without one that needs it.
-        FileExistsError: `output` is a file, or the folder that the graphs come from.
+        ExistingFilesError: `output` is a file, or the folder that the graphs come from.
     """
     hub = HubOptions(
         revision=revision,
@@ -108,7 +109,7 @@ def pin_shapes(
         variant=variant,
     )
     source = source_of(model, file_name, hub, shapes, roles, input_names)
-    _check_apart(source, Path(output))
+    _check_apart(source, path_of(output, "An output folder"))
     samples = None if calibration is None else tuple(calibration)
     change = Change(optimize, dtype, samples, _json_of(source.folder / "config.json"))
     folder = free_folder(output)
@@ -155,8 +156,9 @@ def _check_apart(source: Source, output: Path) -> None:
     """Raises an error if the output is where the graphs come from, which stay as they are."""
     homes = {source.folder.resolve(), *(plan.path.parent.resolve() for plan in source.plans)}
     if output.resolve() in homes:
-        raise FileExistsError(
-            f"{output} is the folder that the graphs come from, and they are left as they are. Choose another output."
+        raise ExistingFilesError(
+            f"{output} is the folder that the graphs come from, and they are left as they are. Choose another output.",
+            files=(str(output),),
         )
 
 

@@ -197,7 +197,8 @@ class FixedShapePipeline:
             self.__dict__.pop("_path", None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_path"}  # a copy may become another
+        kept = {name: value for name, value in self.__dict__.items() if name != "_path"}  # a copy may become another
+        return {**kept, "call_count": 0}  # which would make it another to `datasets` after each call
 
     def _plain_answers(self, items: Sequence[tuple[int, Any]], call: _Call) -> Iterator[Any]:
         """The answers as transformers' own class makes them of the model's outputs."""

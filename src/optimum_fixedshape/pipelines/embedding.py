@@ -158,7 +158,7 @@ def _spec_of_features(contract: ShapeContract) -> TensorSpec:
     if len(spec.axes or ()) != 3 or SEQUENCE not in contract.sizes:
         raise UnsupportedTaskError(
             f"The graph gives no features for each token that could become one vector; its outputs are "
-            f"{', '.join(map(str, contract.outputs))}.",
+            f"{', '.join(map(str, contract.outputs))}. Export the model for the task feature-extraction.",
             task="feature-extraction",
         )
     return spec

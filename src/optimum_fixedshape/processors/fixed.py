@@ -141,7 +141,10 @@ def _blank(mixin: type, plain: type) -> Any:
 @functools.cache
 def _fixed_class(mixin: type, plain: type) -> type:
     facts: dict[str, Any] = {"__module__": plain.__module__, "__doc__": plain.__doc__, "_plain_class": plain}
-    return type(plain.__name__, (mixin, plain), facts | mixin.facts_of(plain))  # type: ignore[attr-defined]
+    fixed = type(plain.__name__, (mixin, plain), facts | mixin.facts_of(plain))  # type: ignore[attr-defined]
+    # Python notes a class's slots in it at the first copy: done now, since `datasets` hashes it by what is in it.
+    object.__getstate__(object.__new__(fixed))
+    return fixed
 
 
 def _mixin_of(fixed: type) -> type:

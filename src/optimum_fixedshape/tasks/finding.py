@@ -35,7 +35,7 @@ def find_task(name: str | None, *, model: str | None = None) -> Task:
 
 def tasks_called(name: str | None) -> list[Task]:
     """Returns the rows of the task called `name`, one for each kind of model; see `find_task`."""
-    wanted = (name or "").removeprefix(REMOTE_PREFIX).removeprefix(REGISTRY_PREFIX)
+    wanted = str(name or "").removeprefix(REMOTE_PREFIX).removeprefix(REGISTRY_PREFIX)
     if wanted.startswith("translation_"):
         wanted = "translation"
     return [task for task in TASKS if wanted in (task.name, *task.aliases)]

@@ -407,3 +407,12 @@ print(sorted(sys.modules.keys() & {{"torch", "transformers"}}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_each_graph_of_a_ladder_is_calibrated_with_the_samples_that_it_holds(exported, tmp_path):
+    random = np.random.default_rng(0)
+    samples = tuple({"input_ids": random.integers(5, 100, (1, length))} for length in (6, 12))
+    ladder = exported("text-classification").folder
+    folder = pin_shapes(ladder, tmp_path / "out", {}, dtype="int8", calibration=samples, progress=False)
+    for path in folder.glob("*.onnx"):
+        assert [node.op_type for node in onnx.load(path).graph.node].count("QuantizeLinear") >= 4

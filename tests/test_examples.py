@@ -146,7 +146,7 @@ def run(script: str, *arguments: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", EXAMPLES / script, *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
         capture_output=True,
         text=True,
         check=False,

@@ -135,7 +135,8 @@ def ray_data(folder: str, dtype: str, count: int) -> worker_processes.Calls:
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
             return {**batch, "label": [answer["label"] for answer in self.pipe(batch["text"].tolist())]}
 
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=_STORE_BYTES, log_to_driver=False)
+    own = {"address": "local", "num_cpus": 2, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    ray.init(log_to_driver=False, **own)
     texts = _texts(folder, count)
 
     def job(workers: int) -> Any:

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--model", help="a folder or Hub repo with the graphs of a text classifier")
     parser.add_argument("--address", help="a Ray cluster, such as auto; by default one is started here")
     options = parser.parse_args()
-    own = {"num_cpus": WORKERS, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    own = {"address": "local", "num_cpus": WORKERS, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     with tempfile.TemporaryDirectory() as place:
         model = options.model or exported_classifier(Path(place))
         there = {"address": options.address} if options.address else own

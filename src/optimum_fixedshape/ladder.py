@@ -17,7 +17,7 @@ TOKENS_OF_A_RUN = 16
 
 @dataclass(frozen=True)
 class ShapeLadder:
-    """Several rungs of one model, cheapest choice first.
+    """Several rungs of one model, in the order of its graphs.
 
     Attributes:
         rungs: One contract for each shape. All take the same inputs and give the same outputs.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 
 import pytest
 
@@ -79,3 +81,16 @@ def test_the_command_prints_a_table_or_json(pair, tmp_path, capfd):
         assert text in done.out
     facts = json.loads(run_here(capfd, "bench", pair.folder, "--rounds", 1, "--json").out)
     assert [line["rows"] for line in facts["lines"]] == [2, 1, 2, 1]
+
+
+def test_the_class_of_an_original_is_told_by_its_configuration(dynamic, tmp_path):
+    original = copy.deepcopy(dynamic.original)
+    original.config.output_hidden_states = False
+    original.save_pretrained(tmp_path / "original")
+    graph = shutil.copy(dynamic.folder / "model.onnx", tmp_path)
+    sizes = {"batch_size": 1, "sequence_length": 4}
+    (line,) = bench_model(graph, original=tmp_path / "original", rounds=1, shapes=sizes).lines
+    assert line.original > 0
+    (tmp_path / "original" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UnsupportedTaskError, match=r"cannot be told by its config\.json"):
+        bench_model(graph, original=tmp_path / "original", rounds=1, shapes=sizes)

@@ -135,3 +135,31 @@ def test_damaged_json_is_passed_over(text):
     (text / "tokenizer.json").write_text("{", encoding="utf-8")
     (text / "tokenizer_config.json").write_text("[1]", encoding="utf-8")
     assert line_of(text).verdict is Verdict.PASS
+
+
+def test_plain_vocabularies_are_counted_too(text):
+    (text / "tokenizer.json").unlink()
+    (text / "vocab.txt").write_text("word\n" * 30601, encoding="utf-8")
+    assert line_of(text).evidence == ("model.onnx: vocab.txt has ids up to 30600, and the table 30522 rows",)
+
+
+def test_images_that_are_not_resized_have_any_size(picture):
+    folder = broken.change_json(picture / "preprocessor_config.json", do_resize=False, size={"height": 64, "width": 32})
+    assert line_of(folder).verdict is Verdict.PASS
+
+
+def test_configurations_of_other_sizes_are_caught(picture, exported, tmp_path):
+    line = line_of(broken.change_json(picture / "config.json", num_channels=1))
+    assert (line.summary, line.evidence[0]) == (
+        "config.json says another size than the graph has.",
+        "num_channels 1, and the graph has 3",
+    )
+    folder = shutil.copytree(exported("feature-extraction").folder, tmp_path / "states")
+    line = line_of(broken.change_json(folder / "config.json", hidden_size=64))
+    assert line.evidence == ("hidden size 64, and last_hidden_state has 32",)
+
+
+def test_sampling_rates_that_differ_are_caught(specimen, tmp_path):
+    folder = shutil.copytree(specimen("ast").folder, tmp_path / "sound")
+    line = line_of(broken.change_json(folder / "config.json", sampling_rate=8000))
+    assert line.summary == "The feature extractor and config.json name different sampling rates."

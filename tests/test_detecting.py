@@ -223,12 +223,27 @@ NO_TASK = {
     "a table of features": ({"x": [1, 13]}, {"y": [1, 2]}),
     "no inputs": ({}, {"logits": [1, 2]}),
     "no shapes": ({"x": None}, {"y": None}),
+    "an image of seven channels": ({"pixel_values_of_seven": [1, 7, 32, 32]}, {"y": [1, 7, 32, 32]}),
+    "no shape of the output": (TEXT, {"y": None}),
 }
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), NO_TASK.values(), ids=NO_TASK)
 def test_nothing_is_claimed_of_what_is_something_else(inputs, outputs):
     assert all(each.score < 0.4 for each in guess(inputs, outputs))
+
+
+OPEN = {
+    "words, of how many nothing is said": (TEXT, {"y": ["n", "s", "w"]}, "text-generation"),
+    "a map of any size": ({"x": [1, 3, "h", "w"]}, {"y": [1, 768, "a", "b"]}, "image-segmentation"),
+}
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "task"), OPEN.values(), ids=OPEN)
+def test_of_open_sizes_little_is_claimed(inputs, outputs, task):
+    guesses = guess(inputs, outputs)
+    assert task in {each.task for each in guesses.close}
+    assert all(each.score < 0.5 for each in guesses)
 
 
 def tailed(*nodes, **weights):

@@ -312,3 +312,33 @@ def test_what_is_no_graph_is_refused(tmp_path):
     path.write_bytes(b"hello world, this is no model\n")
     with pytest.raises(InvalidModelError):
         generate_inputs(path)
+
+
+def made_for(*inputs, nodes=(), weights=None):
+    model = build(nodes, [value(*each) for each in inputs], [], weights)
+    return generate_inputs(read_contract(io.BytesIO(model.SerializeToString())))
+
+
+def test_a_mask_that_is_added_to_scores_hides_nothing():
+    assert not made_for(("attention_mask", FLOAT, [2, 1, 4, 4]))["attention_mask"].any()
+
+
+def test_patches_of_documents_follow_their_row_and_column():
+    patches = made_for(("flattened_patches", FLOAT, [2, 16, 10]), ("attention_mask", INT, [2, 16]))["flattened_patches"]
+    assert patches.shape == (2, 16, 10)
+    assert patches[..., :2].max() == 4
+
+
+def test_rows_and_columns_of_patches_are_as_many_as_there_are():
+    feeds = made_for(
+        ("pixel_values", FLOAT, [2, 12, 48]), ("pixel_attention_mask", INT, [2, 12]), ("spatial_shapes", INT, [2, 2])
+    )
+    assert feeds["spatial_shapes"].prod(axis=1).tolist() == [12, 12]
+
+
+def test_a_table_that_something_is_done_to_tells_no_rows(tmp_path):
+    """Nor does one that is made in more steps than are followed: numbers are as for any vocabulary then."""
+    steps = [helper.make_node("Identity", ["table" if i == 0 else f"t{i - 1}"], [f"t{i}"]) for i in range(20)]
+    for nodes in ([helper.make_node("Relu", ["table"], ["t19"])], steps):
+        made = looked_up([*nodes, helper.make_node("Gather", ["t19", "numbers"], ["y"])], {"table": TABLE})
+        assert generate_inputs(saved(made, tmp_path))["numbers"].max() > ROWS

@@ -48,7 +48,33 @@ def test_convnext_of_a_square_graph() -> None:
 
 def test_convnext_of_a_graph_that_is_not_square() -> None:
     fixed = fix_image_processor(processor("ConvNextImageProcessor"), ladder(64, 96))
-    assert fixed(picture(), return_tensors="np")["pixel_values"].shape == (1, 3, 64, 96)
+    made = fixed(picture(), return_tensors="np")["pixel_values"]
+    assert made.shape == (1, 3, 64, 96)
+    told = fixed(picture(), return_tensors="np", do_normalize=True)  # an argument: the way of transformers
+    np.testing.assert_array_equal(told["pixel_values"], made)
+
+
+def test_crop_in_the_proportions_that_the_processor_has() -> None:
+    plain = processor("DeiTImageProcessor", size=edges(30, 27), crop_size=edges(24, 24))
+    fixed: Any = fix_image_processor(plain, ladder(48, 36))
+    assert (dict(fixed.size), dict(fixed.crop_size)) == (edges(60, 40), edges(48, 36))
+    assert fixed(picture(), return_tensors="np")["pixel_values"].shape == (1, 3, 48, 36)
+
+
+def test_size_that_is_a_number() -> None:
+    plain = processor("ViTImageProcessor")
+    plain.size = 40  # as old classes keep it
+    fixed: Any = fix_image_processor(plain, ladder(32, 48))
+    expected = processor("ViTImageProcessor", size=edges(32, 48))(picture(), return_tensors="np")
+    np.testing.assert_array_equal(fixed(picture(), return_tensors="np")["pixel_values"], expected["pixel_values"])
+
+
+def test_processor_that_knows_no_size() -> None:
+    plain = processor("GLPNImageProcessor")
+    made = fix_image_processor(plain, ladder(64, 96))(picture(70, 40), return_tensors="np")["pixel_values"]
+    expected = plain(picture(70, 40), return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(made[..., : expected.shape[-2], : expected.shape[-1]], expected)
+    assert made.shape == (1, 3, 64, 96)
 
 
 @pytest.mark.parametrize("has_mask", [True, False])
@@ -68,12 +94,15 @@ def test_detr_is_letterboxed(has_mask: bool, size: tuple[int, int]) -> None:
         assert made["pixel_mask"].sum() == height * width
 
 
-@pytest.mark.parametrize("name", ["DetrImageProcessor", "YolosImageProcessor", "DPTImageProcessor"])
+@pytest.mark.parametrize(
+    "name", ["DetrImageProcessor", "YolosImageProcessor", "DPTImageProcessor", "ViltImageProcessor"]
+)
 @pytest.mark.parametrize("size", [(60, 40), (30, 90), (300, 20)])
 def test_any_proportions_fit(name: str, size: tuple[int, int]) -> None:
     settings = {"keep_aspect_ratio": True, "ensure_multiple_of": 8} if name.startswith("DPT") else {}
     fixed = fix_image_processor(processor(name, **settings), ladder(64, 96))
     assert fixed([picture(*size), picture()], return_tensors="np")["pixel_values"].shape == (2, 3, 64, 96)
+    assert [row.shape for row in fixed(picture(*size))["pixel_values"]] == [(3, 64, 96)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
@@ -130,6 +159,17 @@ def test_size_of_the_call_contradicts_the_graph(edge: int) -> None:
     fixed = fix_image_processor(processor("ViTImageProcessor"), ladder(32, 48))
     with pytest.raises(ShapeMismatchError):
         fixed(picture(), size=edges(edge, edge), return_tensors="np")
+
+
+def test_size_of_the_call_is_larger_than_the_canvas() -> None:
+    fixed = fix_image_processor(processor("DetrImageProcessor"), ladder(64, 96))
+    with pytest.raises(ShapeMismatchError):
+        fixed(picture(), size={"shortest_edge": 70, "longest_edge": 200}, return_tensors="np")
+
+
+def test_no_images() -> None:
+    with pytest.raises(ProcessorError, match="There are no images to process"):
+        fix_image_processor(processor("ViTImageProcessor"), ladder(32, 48))([], return_tensors="np")
 
 
 def test_not_an_image_processor() -> None:

@@ -77,6 +77,12 @@ def test_convnext_that_only_warps() -> None:
     np.testing.assert_array_equal(lean, expected)
 
 
+def test_levit_told_both_edges() -> None:
+    plain = processor("LevitImageProcessor", **EXACT, do_center_crop=False)
+    lean, expected = lean_and_plain(plain, [picture(60, 40)], ladder(SIDE, SIDE))
+    np.testing.assert_array_equal(lean, expected)
+
+
 def test_no_resize() -> None:
     plain = processor("ViTImageProcessor", do_resize=False)
     lean, expected = lean_and_plain(plain, [picture(SIDE, SIDE)], ladder(SIDE, SIDE))
@@ -165,3 +171,21 @@ def test_settings_may_change() -> None:
     fixed.image_mean = [0.1, 0.1, 0.1]
     after = fixed(picture(), return_tensors="np")["pixel_values"]
     np.testing.assert_allclose(after - before, 0.8, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("ViTImageProcessor", "size", {"longest_edge": SIDE}),
+        ("ConvNextImageProcessor", "size", EXACT["size"]),
+        ("ViTImageProcessor", "do_center_crop", True),
+        ("ViTImageProcessor", "do_pad", True),
+        ("ViTImageProcessor", "image_mean", None),
+        ("ViTImageProcessor", "image_std", [0.5, 0.5]),
+    ],
+)
+def test_settings_that_only_transformers_may_know(name: str, setting: str, value: Any) -> None:
+    fixed: Any = fix_image_processor(processor(name, **PROCESSORS[name]), ladder(SIDE, SIDE))
+    assert fixed.lean_rows([picture()]) is not None
+    setattr(fixed, setting, value)
+    assert fixed.lean_rows([picture()]) is None

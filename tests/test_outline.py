@@ -147,6 +147,14 @@ def test_inputs_that_were_left_out_keep_their_places():
     assert outline.consumers("") == ()
 
 
+def test_a_constant_of_plain_numbers_is_no_weight():
+    nodes = [helper.make_node("Constant", [], ["one"], value_float=1.0), helper.make_node("Add", ["x", "one"], ["y"])]
+    ends = [value(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    model = build(nodes, ends[:1], ends[1:])
+    assert outline_of(model).weights == {}
+    assert_agrees(outline_of(model), model)
+
+
 def test_sizes_may_be_packed():
     for dims in (tag(1, LENGTH) + varint(3) + bytes([2, 7, 5]), b"".join(tag(1, 0) + varint(n) for n in (2, 7, 5))):
         weight = message(5, dims, tag(2, 0), varint(1), message(8, b"w"))

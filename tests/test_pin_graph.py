@@ -391,3 +391,119 @@ def test_the_contract_of_a_pinned_graph_is_fixed(tmp_path):
     contract = read_contract(tmp_path / "model.onnx")
     assert contract.is_fixed
     assert {role: contract.sizes[role] for role in sizes_for(path)} == sizes_for(path)
+
+
+def small(nodes, inputs=None, weights=None):
+    """``x`` of open length to ``y``."""
+    return build(nodes, inputs or [value("x", FLOAT, ["n"])], [value("y", FLOAT, None)], weights)
+
+
+def two_shapes():
+    branches = (
+        helper.make_graph([node(op, ["x"], [op])], op, [], [value(op, FLOAT, None)]) for op in ("Relu", "Flatten")
+    )
+    then_branch, else_branch = branches
+    return small(
+        [node("If", ["go"], ["y"], then_branch=then_branch, else_branch=else_branch)],
+        [value("x", FLOAT, ["n"]), value("go", BOOL, [])],
+    )
+
+
+def with_a_damaged_constant():
+    model = small([node("Add", ["x", "w"], ["y"])], weights={"w": np.ones(1, np.float32)})
+    model.graph.initializer[0].raw_data = b"\0\0"
+    return model
+
+
+REFUSED = {
+    "If node .* its branches give different shapes": two_shapes(),
+    "reads 'z', which nothing before it makes": small([node("Add", ["x", "z"], ["y"])]),
+    "Gather node 'y' is malformed": small([node("Gather", ["x"], ["y"])]),
+    "constant 'w' is damaged": with_a_damaged_constant(),
+}
+
+
+@pytest.mark.parametrize("problem", REFUSED)
+def test_what_does_not_hold_together_is_refused(problem):
+    with pytest.raises(InvalidModelError, match=problem):
+        pin_graph(REFUSED[problem], {"n": 3})
+
+
+def test_inputs_without_a_shape_are_refused():
+    with pytest.raises(ShapeMismatchError, match="does not say how many axes its input x has"):
+        pin_graph(small([node("Relu", ["x"], ["y"])], [value("x", FLOAT, None)]), {})
+
+
+def test_sizes_that_an_operator_of_onnxruntime_refuses():
+    model = small(
+        [node("FusedMatMul", ["x", "w"], ["y"], domain="com.microsoft")],
+        [value("x", FLOAT, ["n", "m"])],
+        {"w": np.ones((4, 2), np.float32)},
+    )
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(ShapeMismatchError, match="FusedMatMul node 'y' does not allow for n 2, m 3"):
+        pin_graph(model, {"n": 2, "m": 3})
+
+
+def test_places_that_are_counted_in_a_constant_are_known():
+    nodes = [node("NonZero", ["w"], ["places"]), node("Cast", ["places"], ["floats"], to=FLOAT)]
+    nodes += [node("Mul", ["x", "floats"], ["y"])]
+    pinned = pin_graph(small(nodes, weights={"w": np.array([0, 1, 1])}), {"n": 2})
+    assert shape_of(pinned) == [1, 2]
+    assert ops(pinned) == ["Mul"]
+
+
+def test_what_onnxruntime_does_not_compute_is_left_to_the_run():
+    """A place outside of its table is known before it runs, and is an error only when it does."""
+    nodes = [node("GatherElements", ["w", "far"], ["g"], axis=0), node("Add", ["x", "g"], ["y"])]
+    pinned = pin_graph(small(nodes, weights={"w": np.ones(2, np.float32), "far": np.array([9])}), {"n": 2})
+    assert ops(pinned) == ["GatherElements", "Add"]
+
+
+def test_constants_of_other_domains_are_not_computed():
+    nodes = [node("Gelu", ["w"], ["g"], domain="com.microsoft"), node("Add", ["x", "g"], ["y"])]
+    model = small(nodes, weights={"w": np.ones(2, np.float32)})
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert ops(pin_graph(model, {"n": 2})) == ["Gelu", "Add"]
+
+
+def test_branches_in_branches_keep_their_insides_apart():
+    def inner(name, op_type):
+        return helper.make_graph([node(op_type, ["made"], [name])], name, [], [value(name, FLOAT, None)])
+
+    def outer(name):
+        nodes = [
+            node("LeakyRelu", ["x"], ["made"], alpha=0.5),
+            node("If", ["go"], [name], then_branch=inner(f"{name}1", "Neg"), else_branch=inner(f"{name}2", "Abs")),
+        ]
+        return helper.make_graph(nodes, name, [], [value(name, FLOAT, None)])
+
+    model = small(
+        [
+            node("Shape", ["x"], ["n"]),
+            node("Equal", ["n", "three"], ["is_three"]),
+            node("If", ["is_three"], ["chosen"], then_branch=outer("a"), else_branch=outer("b")),
+            node("If", ["is_three"], ["again"], then_branch=outer("c"), else_branch=outer("d")),
+            node("Add", ["chosen", "again"], ["y"]),
+        ],
+        [value("x", FLOAT, ["n"]), value("go", BOOL, [])],
+        {"three": np.array([3])},
+    )
+    pinned = pin_graph(model, {"n": 3})
+    feeds = {"x": np.linspace(-1, 1, 3, dtype=np.float32), "go": np.array(True)}
+    np.testing.assert_array_equal(run(pinned, feeds), run(model, feeds))
+
+
+def test_a_sequence_cannot_be_pinned():
+    model = small([node("SequenceLength", ["x"], ["y"])], [helper.make_tensor_sequence_value_info("x", FLOAT, [2])])
+    with pytest.raises(ShapeMismatchError, match=r"does not say how many axes its input x has \(sequence"):
+        pin_graph(model, {})
+
+
+def test_sparse_weights_have_a_shape():
+    sparse = helper.make_sparse_tensor(
+        helper.make_tensor("w", FLOAT, [1], [2.0]), helper.make_tensor("places", INT64, [1], [1]), [3]
+    )
+    model = small([node("Add", ["x", "w"], ["y"])])
+    model.graph.sparse_initializer.append(sparse)
+    assert shape_of(pin_graph(model, {"n": 3})) == [3]

@@ -222,3 +222,28 @@ def test_calibration_is_checked(bert):
         to_int8(bert, calibration=[feed, {name: feed[name] for name in legacy.NAMES[:2]}])
     with pytest.raises(ShapeMismatchError, match="expected int64, got int32"):
         to_int8(bert, calibration=[{name: array.astype(np.int32) for name, array in feed.items()}])
+
+
+def test_constants_inside_branches_stay_finite_in_fp16():
+    def branch(name):
+        far = helper.make_node(
+            "Constant", [], [f"{name}_far"], value=helper.make_tensor("t", TensorProto.FLOAT, [1], [-1e9])
+        )
+        nodes = [far, helper.make_node("Add", ["x", f"{name}_far"], [name])]
+        return helper.make_graph(nodes, name, [], [onnx_models.value(name, TensorProto.FLOAT, [2])])
+
+    nodes = [helper.make_node("If", ["go"], ["y"], then_branch=branch("a"), else_branch=branch("b"))]
+    inputs = [onnx_models.value("x", TensorProto.FLOAT, [2]), onnx_models.value("go", TensorProto.BOOL, [])]
+    model = onnx_models.build(nodes, inputs, [onnx_models.value("y", TensorProto.FLOAT, [2])])
+    half = to_float16(model)
+    (got,) = legacy.opened(half).run(None, {"x": np.zeros(2, np.float32), "go": np.array(True)})
+    assert np.isfinite(got).all()
+
+
+def test_what_the_quantizer_logs_to_the_root_is_ours(bert, caplog):
+    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, "optimum_fixedshape")
+    to_int8(bert)
+    said = [record for record in caplog.records if "not specified" in record.getMessage()]
+    assert said
+    assert {record.name for record in said} == {"optimum_fixedshape.graph.quantize"}

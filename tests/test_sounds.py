@@ -67,6 +67,8 @@ def test_what_is_no_sound(tmp_path):
         (None, "None: NoneType is neither a file nor samples"),
         ({"words": "none"}, "a dict needs 'array' or 'raw' with 'sampling_rate'"),
         ({"array": SHORT, "sampling_rate": 0}, "sampling_rate must be a whole number of Hz above 0, got 0"),
+        ({"array": SHORT, "sampling_rate": "high"}, "sampling_rate must be a whole number of Hz above 0, got 'high'"),
+        ({"array": SHORT[:1], "sampling_rate": 192_000}, "its 1 samples at 192000 Hz are none at 16000 Hz"),
         (np.zeros((2, 3, 4), np.float32), "is neither .samples,. nor .channels, samples."),
         (np.array(["a", "b"]), "its samples are <U1, not numbers"),
         ([[0.0, 1.0], [0.0]], "its channels have different lengths"),

@@ -11,11 +11,11 @@ import pytest
 import torch
 import transformers
 
-from optimum_fixedshape.errors import InvalidInputError, MissingExtraError, ProcessorError
+from optimum_fixedshape.errors import InvalidInputError, MissingExtraError, ProcessorError, ShapeMismatchError
 from optimum_fixedshape.processors.clips import sample_clip
 from optimum_fixedshape.processors.video import FixedShapeVideoProcessor, fix_video_processor
 
-from .sounds import clip, ladder_of, served, spec, waves, write_clip
+from .sounds import clip, ladder_of, served, spec, tone, waves, write_clip, write_sound
 
 VIDEOMAE = getattr(transformers, "VideoMAEImageProcessorPil", transformers.VideoMAEImageProcessor)
 VIVIT = transformers.VivitImageProcessor
@@ -187,10 +187,24 @@ def test_what_is_no_match():
         fix_video_processor(VIDEOMAE(), waves(4000))
 
 
+def test_frames_that_are_not_resized_to_the_graph():
+    fixed = fix_video_processor(VIDEOMAE(do_resize=False, do_center_crop=False), clips_ladder(32))
+    with pytest.raises(ShapeMismatchError, match="does not make frames of the graph's size"):
+        fixed(CLIP)
+
+
+def test_a_graph_of_bytes_gets_bytes():
+    fixed = fix_video_processor(VIDEOMAE(), clips_ladder(32, dtype="uint8"))
+    pixels = fixed(CLIP, return_tensors="np")["pixel_values"]
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (1, FRAMES, 3, 32, 32))
+    assert pixels.max() > 1
+
+
 def test_what_is_no_clip(tmp_path):
     (tmp_path / "text.mp4").write_text("no clip")
     whole = write_clip(tmp_path / "whole.mkv", clip(60)).read_bytes()
     cut = write_clip(tmp_path / "cut.mp4", clip(60)).read_bytes()
+    listed = write_clip(tmp_path / "listed.avi", clip(60)).read_bytes()
     cases = [
         (cut[: len(cut) // 2], "it cannot be read"),
         (CLIP[:5], "ndarray of shape .5, 48, 64, 3.: it has 5 frames, and the graph takes 8"),
@@ -202,6 +216,9 @@ def test_what_is_no_clip(tmp_path):
         (whole[:200], "bytes of 200: it cannot be read"),
         (np.zeros((8, 5, 5, 5), np.uint8), "has no axis of 1, 3 or 4 channels"),
         ([tmp_path / "none.png"] * 8, "a frame cannot be read"),
+        ([np.zeros((48, 64))] * 8, "ndarray of shape .48, 64. is not a frame"),
+        (write_sound(tmp_path / "sound.wav", tone(4000)), "sound.wav': it has no pictures"),
+        (listed[: len(listed) // 2], "it is cut short: 60 frames are promised, and frame 59 is not there"),
         ("http://127.0.0.1:9/none.mp4", "none.mp4': it cannot be read"),
     ]
     fixed = fix_video_processor(VIDEOMAE(), clips_ladder())

@@ -21,6 +21,7 @@ from .errors import (
     ExistingFilesError,
     GraphNotFoundError,
     InvalidInputError,
+    InvalidModelError,
     ShapeMismatchError,
     UnsupportedTaskError,
 )
@@ -195,7 +196,9 @@ class _Bare:
             facts = minimal_config(contract, self.row, self.labels)
             pad = pad_token_of(scratch)
             return facts if pad is None else {**facts, "pad_token_id": pad}
-        facts = json.loads((place / _CONFIG).read_text(encoding="utf-8"))
+        facts = _json_of(place / _CONFIG)
+        if not isinstance(facts, dict):
+            raise InvalidModelError(f"{place / _CONFIG} is not a valid configuration.", path=str(place / _CONFIG))
         if self.labels:
             named = label_facts(contract, self.row, self.labels)
             facts = {name: value for name, value in facts.items() if name != "num_labels"}
@@ -275,5 +278,5 @@ def _is_there(draft: Path, target: Path) -> bool:
 def _json_of(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -55,13 +55,10 @@ def _of_input(probe: Probe, spec: TensorSpec) -> Finding | None:
 def _changed(probe: Probe, spec: TensorSpec) -> Iterator[Arrays]:
     """Yields the ordinary inputs with another value of one."""
     now = probe.feed[spec.name]
-    for other in range(1, _TRIES + 1):
-        value = probe.inputs(other)[spec.name]
-        if not np.array_equal(value, now):
-            yield {**probe.feed, spec.name: value}
+    values = [probe.inputs(other)[spec.name] for other in range(1, _TRIES + 1)]
     if spec.name in _HELPERS and now.dtype.kind in "biu":
-        yield {**probe.feed, spec.name: now ^ True if now.dtype.kind == "b" else (now + 1) % 2}
-        yield {**probe.feed, spec.name: now[..., ::-1].copy()}
+        values += [now ^ True if now.dtype.kind == "b" else (now + 1) % 2, now[..., ::-1].copy()]
+    yield from ({**probe.feed, spec.name: value} for value in values if not np.array_equal(value, now))
 
 
 def _ignored(probe: Probe, spec: TensorSpec, why: str) -> Finding:

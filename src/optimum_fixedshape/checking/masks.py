@@ -39,9 +39,13 @@ def check_empty_masks(subject: Subject) -> Iterator[Finding]:
 def _of_mask(probe: Probe, spec: TensorSpec) -> Finding:
     facts = {"mask": spec.name}
     whole = _ones(probe, spec)
+    if whole[spec.name].shape[-1] < 2:
+        return Finding(
+            Verdict.SKIPPED, "A mask of one place hides all or nothing.", f"{probe.label}: {spec.name}", facts
+        )
     answer = probe.run(whole)
     effects = [probe.apart(probe.run({**whole, spec.name: mask}), answer) for mask in _halves(whole[spec.name])]
-    if max(effects, default=0.0) == 0.0:
+    if max(effects) == 0.0:
         return Finding(
             Verdict.FAIL,
             f"The mask {spec.name} does nothing: padding counts as if it were data.",
@@ -71,8 +75,6 @@ def _ones(probe: Probe, spec: TensorSpec) -> Arrays:
 def _halves(mask: Array) -> Iterator[Array]:
     """Yields a mask of ones with either half of its last axis hidden, or with its middle hidden."""
     half = mask.shape[-1] // 2
-    if not half:
-        return
     for hidden in (slice(half, None), slice(0, half), slice(half // 2, half // 2 + half)):
         changed = np.ones_like(mask)
         changed[..., hidden] = 0

@@ -24,6 +24,7 @@ _OPEN_SIZES = {SEQUENCE: (8, 12, 20), SAMPLES: (4000, 6000)}
 _PADDED, _NOISY = "padded", "other values in the padding"
 _FEWEST = {SEQUENCE: 2, SAMPLES: 400}
 _LOOK_FOR_IDS = {"Equal", "ArgMax", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"}
+_TOO_SHORT = "The graph is too short for padding."
 _NOTHING = Finding(Verdict.SKIPPED, "Nothing that the graph takes is padded.")
 _BEHIND_CACHE = Finding(Verdict.SKIPPED, "The decoder reads a cache: see the line cache.")
 
@@ -74,7 +75,9 @@ def check_left_padding(subject: Subject) -> Iterator[Finding]:
                 yield _BEHIND_CACHE
             elif tokens is None or mask is None or extra:
                 yield Finding(Verdict.SKIPPED, "Without a mask of tokens nothing can be padded on the left.")
-            elif (probe.contract.sizes.get(SEQUENCE) or 0) > _FEWEST[SEQUENCE]:
+            elif (probe.contract.sizes.get(SEQUENCE) or 0) <= _FEWEST[SEQUENCE]:
+                yield Finding(Verdict.SKIPPED, _TOO_SHORT, probe.label)
+            else:
                 yield _of_left(probe, mask, otherwise)
 
 
@@ -82,7 +85,7 @@ def _of_role(group: Group, role: str, reason: str | None, *, few: bool) -> Itera
     probes = _at_sizes(group, role)
     seen = list(_measured(probes, role, few=few))
     if not seen:
-        yield Finding(Verdict.SKIPPED, "The graph is too short for padding.", f"{group[0].label}: {role}")
+        yield Finding(Verdict.SKIPPED, _TOO_SHORT, f"{group[0].label}: {role}")
         return
     is_masked = probes[0].mask_of(role) is not None
     for label in dict.fromkeys(each.label for each in seen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -55,8 +56,9 @@ class _NamedInputs(torch.nn.Module):  # type: ignore[misc]
     def forward(self, *tensors: torch.Tensor) -> Tensors:
         return self._run(dict(zip(self.names, tensors, strict=True)))
 
+    @abstractmethod
     def _run(self, given: dict[str, torch.Tensor]) -> Tensors:
-        raise NotImplementedError
+        """Returns what the model gives for tensors by name."""
 
 
 class CausalStep(_NamedInputs):

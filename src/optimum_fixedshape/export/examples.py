@@ -33,14 +33,12 @@ def axes_of(model: Any, row: Task) -> dict[str, Roles]:
     taken = inspect.signature(model.forward).parameters
     axes = {name: _row(name, model.config, row) for name in _names_of(model, row) if name in taken}
     known = {role for name, roles in axes.items() if name != "attention_mask" for role in roles}
-    if SEQUENCE not in known and SAMPLES in known:
+    if SEQUENCE not in known and SAMPLES in known and "attention_mask" in taken:
         axes["attention_mask"] = (BATCH, SAMPLES)
     if known.isdisjoint({SEQUENCE, SAMPLES}) or model.config.model_type in ALWAYS_PADDED:
         axes.pop("attention_mask", None)
     if getattr(model.config, "type_vocab_size", 0) < 2:
         axes.pop("token_type_ids", None)
-    if "attention_mask" in axes and "attention_mask" not in taken:
-        del axes["attention_mask"]
     if "logits_per_text" not in row.outputs:
         return axes
     return {name: tuple(tower_of(roles) if role == BATCH else role for role in roles) for name, roles in axes.items()}

@@ -190,7 +190,7 @@ class _Writer:
         known = [part for part in parts if part]
         if len(known) < len(parts) or len({part.source for part in known}) > 1:
             return []
-        if len({part.weights.shape for part in known}) > 1 or len(self.views.shape(known[0].source)) != 3:
+        if len(self.views.shape(known[0].source)) != 3:
             return []
         names = [f"{found.output}.{part}" for part in ("weights", "biases")]
         arrays = [np.concatenate([getattr(part, each) for part in known], axis=-1) for each in ("weights", "biases")]
@@ -205,13 +205,14 @@ class _Writer:
             constants = [(place, self.views.constant(each)) for place, each in enumerate(node.input)]
             place, biases = next(((place, each) for place, each in constants if each is not None), (0, None))
             node = producers.get(node.input[1 - place], NodeProto())
-            if biases is None or biases.ndim != 1:
+            if biases is None:
                 return None
         weights = self.views.constant(node.input[1]) if node.op_type == "MatMul" else None
         if weights is None or weights.ndim != 2:
             return None
-        width = weights.shape[1]
-        return _Projection(node.input[0], weights, np.zeros(width, weights.dtype) if biases is None else biases)
+        if biases is None:
+            biases = np.zeros(weights.shape[1], weights.dtype)
+        return _Projection(node.input[0], weights, biases) if biases.shape == weights.shape[1:] else None
 
 
 @dataclass(frozen=True)

@@ -211,8 +211,6 @@ def _stated(graph: GraphProto, fixed: ShapeContract) -> list[ValueInfoProto]:
     for spec in fixed.inputs:
         value = ValueInfoProto()
         value.CopyFrom(by_name[spec.session_name])
-        if not value.type.HasField("tensor_type"):
-            raise InvalidModelError(f"The input {spec.name} is no tensor ({spec.dtype}), and has no shape to be fixed.")
         sizes = [axis.size for axis in spec.axes or ()]
         value.type.CopyFrom(helper.make_tensor_type_proto(value.type.tensor_type.elem_type, sizes))
         stated.append(value)

@@ -33,10 +33,10 @@ def clip(frames, *, height=48, width=64, seed=0):
     return (start + np.linspace(0, 30, frames)[:, None, None, None]).astype(np.uint8)
 
 
-def write_clip(path, frames, *, codec="mpeg4", rate=10):
+def write_clip(path, frames, *, codec="mpeg4", rate=10, **options):
     import av
 
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "bgr0" if codec == "ffv1" else "yuv420p"

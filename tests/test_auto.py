@@ -11,6 +11,7 @@ import transformers
 from onnx import TensorProto, helper
 
 from optimum_fixedshape import (
+    AutoFeatureExtractor,
     AutoProcessor,
     AutoTokenizer,
     InvalidModelError,
@@ -19,6 +20,7 @@ from optimum_fixedshape import (
     ShapeLadder,
     read_contract,
 )
+from optimum_fixedshape.contract import BATCH, SAMPLES, Axis, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import GraphNotFoundError, ProcessorError
 from optimum_fixedshape.processors.text import FixedShapeTokenizer
 
@@ -198,6 +200,21 @@ def test_what_is_missing_is_named(tmp_path):
         AutoTokenizer.from_model(ort.InferenceSession(onnx.load(graph).SerializeToString()))
     with pytest.raises(ProcessorError, match="A tokenizer of transformers is needed, got int"):
         AutoTokenizer.from_model(graph, tokenizer=3)
+
+
+def test_a_graph_that_nobody_knows_has_no_processor(tmp_path):
+    sizes = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy"}
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "odd", [sizes["x"]], [sizes["y"]])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "x.onnx")
+    with pytest.raises(ProcessorError, match=r"Nobody knows what the inputs of this graph are: x: float32"):
+        AutoProcessor.from_model(tmp_path / "x.onnx")
+
+
+def test_a_graph_of_sounds_that_comes_alone_has_the_usual_feature_extractor():
+    sound = ShapeContract((TensorSpec("input_values", "float32", (Axis(1, role=BATCH), Axis(1600, role=SAMPLES))),), ())
+    with pytest.warns(UserWarning, match="Wav2Vec2FeatureExtractor"):
+        extractor = AutoFeatureExtractor.from_model(sound)
+    assert extractor([0.0] * 100, return_tensors="np")["input_values"].shape == (1, 1600)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "t5", "deberta-v2", "gpt2", "distilbert", None])

@@ -191,6 +191,13 @@ def test_what_is_not_there_or_not_known_is_an_error(tmp_path):
     assert AutoModelForONNX.from_pretrained(tmp_path, file_name="b.onnx").path.name == "b.onnx"
 
 
+def test_a_configuration_that_cannot_be_read_is_an_error(tmp_path):
+    shutil.copy(LIGHT[0], tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(OSError, match=r"config\.json.* is not a valid JSON file"):
+        AutoModelForONNX.from_pretrained(tmp_path)
+
+
 def test_a_pytorch_model_is_exported_on_the_way(tmp_path):
     original = zoo.original("vit")
     for part in (original, zoo.processor("vit")):

@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 import transformers
@@ -16,6 +17,7 @@ from transformers.cache_utils import DynamicCache, StaticCache
 
 from optimum_fixedshape import ORTModelForCausalLM, read_contract
 from optimum_fixedshape.errors import InputTooLongError, InvalidModelError, MissingInputError, ShapeMismatchError
+from optimum_fixedshape.models.cache import FixedShapeLayer
 
 from . import stock
 from .equality import TOLERANCE, assert_close, assert_same, assert_writes_as_original, fix_every_session, lengths_around
@@ -75,6 +77,24 @@ def test_open_graphs_run_as_they_are(name, original):
     model = ORTModelForCausalLM.from_pretrained(stock.graphs(name))
     assert model.context_length is None
     assert_writes_as_original(model, original, lambda length: prompts(3, length), [1, 7, 30])
+
+
+@pytest.mark.parametrize("name", ["gpt2"], indirect=True)
+def test_a_session_and_a_file_are_models_as_well(name, original):
+    path = stock.graphs(name) / "model.onnx"
+    of_session = ORTModelForCausalLM(config=original.config, session=ort.InferenceSession(path))
+    of_file = ORTModelForCausalLM.from_pretrained(path, config=original.config)
+    ids = prompts(1, 7)["input_ids"]
+    expected = original.generate(ids, **GREEDY, max_new_tokens=5).tolist()
+    assert [each.generate(ids, **GREEDY, max_new_tokens=5).tolist() for each in (of_session, of_file)] == [expected] * 2
+
+
+def test_engines_run_on_the_provider_they_are_put_on(model):
+    other = model.engine.on("CPUExecutionProvider", {})
+    assert len(other.runtimes) == len(model.engine.runtimes)
+    for before, after in zip(model.engine.runtimes, other.runtimes, strict=True):
+        assert after is not before
+        assert (after.pool.providers, after.ladder) == (["CPUExecutionProvider"], before.ladder)
 
 
 def test_logits_of_all_tokens(model, original):
@@ -162,6 +182,16 @@ class TestCache:
         with torch.no_grad():
             theirs = original(**ids_of(9), use_cache=True).past_key_values
         assert_continues_alike(model, original, twin, theirs, 9)
+
+    def test_one_that_holds_nothing_may_be_copied(self):
+        twin = copy.deepcopy(FixedShapeLayer(from_start=True))
+        assert (twin.get_seq_length(), twin._from_start) == (0, True)
+
+    def test_what_transformers_puts_in_itself_counts(self, model):
+        cache = model(**ids_of(5)).past_key_values
+        keys, values = (getattr(cache.layers[0], name)[:, :, :2] for name in ("keys", "values"))
+        assert [each.shape[2] for each in cache.update(keys, values, 0)] == [7, 7]
+        assert cache.get_seq_length() == 7
 
     def test_tokens_in_pieces_equal_tokens_at_once(self, model):
         ids = ids_of(20)["input_ids"]

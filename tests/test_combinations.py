@@ -16,6 +16,7 @@ from optimum_fixedshape import (
     AutoProcessor,
     AutoTokenizer,
     AutoVideoProcessor,
+    pipeline,
 )
 from optimum_fixedshape.errors import ProcessorError
 from optimum_fixedshape.models import classes
@@ -124,6 +125,10 @@ def test_what_is_missing_is_named(specimen, tmp_path):
         AutoProcessor.from_model(bare)
     with pytest.raises(ProcessorError, match="combines tokenizer and image_processor"):
         AutoProcessor.from_model(bare, processor=zoo.processor("vit"))
+    with pytest.raises(ProcessorError, match="No processor could be loaded from"):
+        AutoProcessor.from_model(bare, processor=tmp_path)
+    with pytest.raises(ProcessorError, match=r"A processor of transformers is needed, got int\."):
+        pipeline("zero-shot-image-classification", model=specimen("clip").folder, processor=3)
     for auto, kind in ((AutoImageProcessor, "image_processor"), (AutoFeatureExtractor, "feature_extractor")):
         with pytest.raises(ProcessorError, match="of transformers is needed, got dict"):
             auto.from_model(

@@ -244,6 +244,12 @@ def test_broken_files_are_named(stated, name, content):
         SentenceConfig.from_folder(folder)
 
 
+def test_a_graph_without_features_is_refused(exported):
+    pipe = pipeline("feature-extraction", model=exported("text-classification").folder)
+    with pytest.raises(UnsupportedTaskError, match=r"gives no features for each token .* its outputs are logits: "):
+        pipe.embed(TEXTS, pooling="mean")
+
+
 def test_a_missing_part_is_named(stated):
     folder = stated()
     (folder / "1_Pooling" / "config.json").unlink()

@@ -123,11 +123,16 @@ def test_an_export_on_the_fly_holds_what_the_model_holds(config, lengths):
         ("VisionEncoderDecoderModel", "image-to-text"),
         ("BertForPreTraining", None),
         ("T5ForConditionalGeneration", "text2text-generation"),
+        ("AcmeForTokenClassification", "token-classification"),
     ],
 )
 def test_the_task_of_a_class(architecture, task):
     found = task_of_architectures([architecture])
     assert (found.name if found else None) == task
+
+
+def test_a_translation_may_name_its_languages():
+    assert find_task("translation_en_to_fr") == find_task("translation")
 
 
 def test_tasks_that_do_not_fit(tmp_path):

@@ -62,11 +62,12 @@ def test_crop_in_the_proportions_that_the_processor_has() -> None:
 
 
 def test_size_that_is_a_number() -> None:
-    plain = processor("ViTImageProcessor")
-    plain.size = 40  # as old classes keep it
-    fixed: Any = fix_image_processor(plain, ladder(32, 48))
-    expected = processor("ViTImageProcessor", size=edges(32, 48))(picture(), return_tensors="np")
-    np.testing.assert_array_equal(fixed(picture(), return_tensors="np")["pixel_values"], expected["pixel_values"])
+    plain = processor("CLIPImageProcessor", size={"shortest_edge": 29})
+    plain.crop_size = 24  # as old classes keep it
+    fixed: Any = fix_image_processor(plain, ladder(48, 48))
+    expected = processor("CLIPImageProcessor", size={"shortest_edge": 58}, crop_size=edges(48, 48))
+    made = fixed(picture(), return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(made, expected(picture(), return_tensors="np")["pixel_values"])
 
 
 def test_processor_that_knows_no_size() -> None:
@@ -94,15 +95,20 @@ def test_detr_is_letterboxed(has_mask: bool, size: tuple[int, int]) -> None:
         assert made["pixel_mask"].sum() == height * width
 
 
-@pytest.mark.parametrize(
-    "name", ["DetrImageProcessor", "YolosImageProcessor", "DPTImageProcessor", "ViltImageProcessor"]
-)
+@pytest.mark.parametrize("name", ["DetrImageProcessor", "YolosImageProcessor", "DPTImageProcessor"])
 @pytest.mark.parametrize("size", [(60, 40), (30, 90), (300, 20)])
 def test_any_proportions_fit(name: str, size: tuple[int, int]) -> None:
     settings = {"keep_aspect_ratio": True, "ensure_multiple_of": 8} if name.startswith("DPT") else {}
     fixed = fix_image_processor(processor(name, **settings), ladder(64, 96))
     assert fixed([picture(*size), picture()], return_tensors="np")["pixel_values"].shape == (2, 3, 64, 96)
     assert [row.shape for row in fixed(picture(*size))["pixel_values"]] == [(3, 64, 96)]
+
+
+def test_processor_that_is_told_its_shortest_edge_alone() -> None:
+    plain = processor("ViltImageProcessor")
+    made = fix_image_processor(plain, ladder(64, 96))(picture(), return_tensors="np")["pixel_values"]
+    expected = plain(picture(), size={"shortest_edge": 64}, return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(made, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])

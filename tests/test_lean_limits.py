@@ -19,6 +19,7 @@ from optimum_fixedshape.pipelines.base import FixedShapePipeline
 from optimum_fixedshape.pipelines.lean.classification import labelled
 from optimum_fixedshape.pipelines.lean.masks import _best
 from optimum_fixedshape.pipelines.lean.path import PLAIN
+from optimum_fixedshape.pipelines.lean.sounds import _best as best_of_sound
 
 from .conftest import path_of
 from .pipes import make_pipes
@@ -188,6 +189,20 @@ def test_torch_says_which_of_two_that_tie_comes_first():
     assert _best(scores, 1) is None
     scores[1] = np.nan
     assert _best(scores, 1) is None
+
+
+def test_torch_says_which_of_two_labels_of_a_sound_that_tie_comes_first():
+    logits = np.array([0.5, 2, 2, 1], np.float32)
+    scores = torch.from_numpy(logits).softmax(-1).topk(3)
+    assert best_of_sound(logits, "softmax", 3) == (scores.values.tolist(), scores.indices.tolist())
+
+
+def test_hypotheses_that_transformers_would_cut_go_the_plain_way(fresh):
+    pipe = fresh("zero-shot-classification", overflow="truncate")
+    pipe.tokenizer.model_max_length = 12
+    short, long = pipe(["Go", TEXTS[0] * 3], **LABELS)
+    assert short == pipe("Go", **LABELS)
+    assert sum(long["scores"]) == pytest.approx(1)
 
 
 def test_scores_that_have_no_order_or_no_label_are_left_to_transformers():

@@ -323,6 +323,32 @@ def test_a_hub_that_is_busy_or_interrupted(root, logits):
         assert not any(hub.faults.values())
 
 
+def test_a_hub_that_goes_silent_half_way(root):
+    """The client of the Hub is then content with the part of a repo that is in its cache: it is asked once more."""
+    with LocalHub(root) as hub:
+        hub.fail("acme/fixed/revision/main", 503)
+        hub.fail("acme/big/revision/main", *[503] * 4)
+        hub.fail("acme/big/resolve/main/onnx/model.onnx", 400)
+        client(
+            hub,
+            """
+            from huggingface_hub import hf_hub_download
+            from optimum_fixedshape.hub import license_of
+            from optimum_fixedshape.repo import peek_ladder
+
+            said = error(peek_ladder, "acme/big")
+            assert "nor a Hub repo that can be had" in said, said
+            for repo in ("acme/fixed", "acme/big"):
+                hf_hub_download(repo, "config.json")
+            assert Model.from_pretrained("acme/fixed")(IDS).logits.shape == (2, 3)
+            said = error(Model.from_pretrained, "acme/big")
+            assert "config.json, onnx/model.onnx" in said or "did not arrive" in said, said
+            assert license_of("acme/fixed") == {}
+            """,
+        )
+        assert not any(hub.faults["acme/fixed/revision/main"])
+
+
 def test_names_in_a_listing_cannot_leave_the_repo(root, tmp_path):
     outside = tmp_path / "outside.json"
     outside.write_text("{}")

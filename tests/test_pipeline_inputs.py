@@ -10,8 +10,9 @@ import torch
 from transformers.pipelines.pt_utils import KeyDataset, KeyPairDataset
 
 from optimum_fixedshape import pipeline
-from optimum_fixedshape.contract import SEQUENCE
+from optimum_fixedshape.contract import SEQUENCE, Axis, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import InputTooLongError
+from optimum_fixedshape.pipelines.ahead import items_at_once
 
 from . import tiny
 from .equality import assert_same
@@ -212,3 +213,19 @@ def test_what_came_before_an_error_is_still_answered(pipes, answers):
     assert_same([next(stream) for _ in range(3)], answers("text-classification")[:3])
     with pytest.raises(InputTooLongError, match="Item 3"):
         next(stream)
+
+
+@pytest.mark.parametrize("before", [2, 3])
+def test_what_came_before_an_error_of_the_stream_is_still_answered(pipes, answers, before):
+    def texts():
+        yield from TEXTS[:before]
+        raise ConnectionError("The stream broke.")
+
+    stream = iter(pipes("text-classification").ours(texts()))
+    assert_same([next(stream) for _ in range(before)], answers("text-classification")[:before])
+    with pytest.raises(ConnectionError, match="The stream broke"):
+        next(stream)
+
+
+def test_a_graph_without_rows_takes_one_item_at_a_time():
+    assert items_at_once(ShapeContract((TensorSpec("x", "float32", (Axis(3),)),), ()), TEXTS, 8) == 1

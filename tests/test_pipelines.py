@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import functools
 
+import onnx
 import pytest
 import torch
 
 import optimum_fixedshape as fixedshape
-from optimum_fixedshape import pipeline
+from optimum_fixedshape import ORTModelForQuestionAnswering, pipeline
+from optimum_fixedshape.contract import SEQUENCE
 
-from . import tiny
+from . import onnx_models, tiny
+from .equality import assert_same
 from .pipes import TASKS, Pipes, make_pipes, make_reference
 
 TEXTS = ["Rain fell on the market.", "A quiet library", "Seven engineers measured the bridge, twice.", "Go"]
@@ -142,3 +145,26 @@ def one_label(tmp_path_factory):
     shapes = {"batch_size": 2, "sequence_length": 16}
     fixedshape.export_model(one, folder, task="text-classification", shapes=shapes, processor=words, progress=False)
     return tiny.Pair(one, words, folder, "text-classification")
+
+
+def test_questions_to_a_graph_of_any_length(tmp_path):
+    def values(kind, *names):
+        return [onnx_models.value(name, kind, ["batch_size", "sequence_length"]) for name in names]
+
+    nodes = [
+        onnx.helper.make_node("Mul", ["input_ids", "attention_mask"], ["real"]),
+        onnx.helper.make_node("Cast", ["real"], ["start_logits"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Sin", ["start_logits"], ["end_logits"]),
+    ]
+    taken = values(onnx.TensorProto.INT64, "input_ids", "attention_mask")
+    given = values(onnx.TensorProto.FLOAT, "start_logits", "end_logits")
+    onnx.save(onnx_models.build(nodes, taken, given), tmp_path / "model.onnx")
+    tiny.original("bert", "question-answering").config.save_pretrained(tmp_path)
+    tiny.tokenizer("wordpiece").save_pretrained(tmp_path)
+    asked = {"question": "Who counts boats?", "context": " ".join(tiny.SENTENCES), "max_seq_len": 40, "doc_stride": 12}
+    of_any, of_one = (
+        pipeline("question-answering", model=ORTModelForQuestionAnswering.from_pretrained(tmp_path, shapes=shapes))
+        for shapes in (None, {"batch_size": 1, "sequence_length": 64})
+    )
+    assert of_any.model.ladder.limit(SEQUENCE) is None
+    assert_same(of_any(**asked), of_one(**asked))

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from optimum_fixedshape.card import MARK, model_card
+from optimum_fixedshape.models.pushing import _report_on
+from optimum_fixedshape.sessions import CPU
 from optimum_fixedshape.tasks import TASKS, find_task
 
 from . import pictures
@@ -223,3 +225,8 @@ def test_names_of_tensors_stay_in_their_cells(tmp_path):
     card = model_card(tmp_path, "acme/odd", task=None)
     assert "`a\\|b # 'c'&lt;br>: float32[1, 4]`" in card
     assert front_matter(card)["library_name"] == "optimum-fixedshape"
+
+
+def test_graphs_that_cannot_be_checked_are_uploaded_with_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match="The graphs are uploaded unchecked: "):
+        assert _report_on(tmp_path, CPU).startswith("The check could not run: ")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,6 +126,12 @@ def test_random_texts_get_the_answers_of_transformers(kind, rows, parameters):
         return
     with contextlib.suppress(ValueError):  # here ours answers, or says what is wrong; tokenizers' panics would show
         list(load_pipeline(QuestionAnsweringPipeline, kind)(stream(rows), **parameters))
+
+
+def test_objects_with_the_fields_of_squad_examples_are_read():
+    ours = load_pipeline(QuestionAnsweringPipeline, "bert")
+    example = SimpleNamespace(question_text=QUESTION, context_text=SHORT)
+    assert_same(list(ours(stream([example]))), list(ours(stream([{"question": QUESTION, "context": SHORT}]))))
 
 
 @needs_reference

@@ -230,6 +230,22 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     assert f"{path} is opened without the cache" in caplog.text
 
 
+def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch, caplog, cache):
+    path = rung(tmp_path / "model")
+    monkeypatch.setattr(session_cache, "_ROOM", 10**15)
+    with caplog.at_level(logging.DEBUG, "optimum_fixedshape"):
+        assert_equals_plain(opened(path), path)
+    assert "bytes left, and" in caplog.text
+    assert not list(cache.iterdir())
+
+
+def test_an_entry_that_another_process_has_removed(tmp_path, caplog):
+    path = rung(tmp_path / "model")
+    with caplog.at_level(logging.DEBUG, "optimum_fixedshape"):
+        assert SessionPool(cached=True)._opened_from_cache(tmp_path / "gone.onnx", path, 1) is None
+    assert f"{path} is opened without the cache: onnxruntime cannot open" in caplog.text
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system knows no owners")
 @pytest.mark.parametrize("harm", ["others write", "other owner"])
 def test_a_cache_of_somebody_else_is_not_trusted(tmp_path, cache, caplog, harm):
@@ -306,6 +322,33 @@ def test_what_is_damaged_is_made_again(tmp_path, cache, harm):
         assert is_cached(session)
         assert_equals_plain(session, path)
     assert not any(b"secret" in graph.read_bytes() for graph in entry_in(cache).glob("*.onnx"))
+
+
+def test_what_cannot_be_removed_is_left(tmp_path, cache):
+    path = rung(tmp_path / "model")
+    opened(path)
+    cut(next(entry_in(cache).glob("*.onnx")))
+    (entry_in(cache) / "kept").mkdir()  # no file, as little to be unlinked as what Windows has mapped
+    assert is_cached(opened(path))
+    assert (entry_in(cache) / "kept").is_dir()
+
+
+def test_weights_that_are_cut_are_not_added_to(tmp_path, cache):
+    folder = tmp_path / "model"
+    opened(rung(folder))
+    cut(next(entry_in(cache).glob("weights-*.bin")))
+    second = rung(folder, "second.onnx")
+    session = opened(second)
+    assert is_cached(session)
+    assert_equals_plain(session, second)
+    assert len(list(entry_in(cache).glob("weights-*.bin"))) == 2
+
+
+def test_a_graph_without_weights(tmp_path):
+    nodes, shape = [node("Relu", ["x"], ["y"])], [2, WIDTH]
+    path = rung(tmp_path / "model", model=build(nodes, [value("x", FLOAT, shape)], [value("y", FLOAT, shape)]))
+    assert is_cached(opened(path))
+    assert_equals_plain(opened(path), path)
 
 
 @pytest.mark.parametrize("touched", ["model.onnx", "model.onnx_data"])

@@ -403,3 +403,6 @@ def test_labels_are_tokenized_once():
         assert dict(tokenize_labels(tokenizer, LABELS, padding=True)) == dict(tokenizer(LABELS, padding=True))
     finally:
         tokenizer.padding_side = side
+    for number in range(20):
+        tokenize_labels(tokenizer, [f"label {number}"], padding=True)
+    assert tokenize_labels(tokenizer, LABELS, padding=True) is not first  # those of long ago are not kept

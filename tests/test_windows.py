@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_fixedshape.contract import BATCH, SEQUENCE, Axis, ShapeContract, TensorSpec
+from optimum_fixedshape.contract import BATCH, SAMPLES, SEQUENCE, Axis, ShapeContract, TensorSpec
 from optimum_fixedshape.errors import InputTooLongError, ShapeMismatchError
 from optimum_fixedshape.windows import cut_windows, merge_windows, plan_windows
 
@@ -156,4 +156,12 @@ def test_what_cannot_be_merged_is_an_error(spec, message):
     windows = plan_windows(single(10), 8)
     outputs = [{spec.name: np.zeros([1] * len(spec.axes), spec.dtype)}] * len(windows.tokens)
     with pytest.raises(ShapeMismatchError, match=message):
+        merge_windows(outputs, contract(spec), windows)
+
+
+def test_frames_of_a_sound_cannot_be_merged():
+    windows = plan_windows(np.zeros(50, bool), 20, SAMPLES)
+    spec = TensorSpec("last_hidden_state", "float32", (ROW[0], Axis(20, role=SAMPLES), Axis(2)))
+    outputs = [{spec.name: np.zeros((1, 20, 2), np.float32)}] * len(windows.tokens)
+    with pytest.raises(ShapeMismatchError, match="holds frames of the sound and cannot be merged from windows"):
         merge_windows(outputs, contract(spec), windows)

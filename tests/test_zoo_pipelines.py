@@ -150,6 +150,14 @@ def test_longer_speech_is_cut_as_transformers_cuts_it(two, name, arguments, leng
     pair.assert_same([tone(length), tone(length, 1)], chunk_length_s=1.2, stride_length_s=(0.2, 0.1), **arguments)
 
 
+@pytest.mark.parametrize("name", SPEAKING)
+def test_speech_whose_ends_do_not_count(two, name):
+    def sound():  # transformers takes fields out of it
+        return {"raw": tone(1200), "sampling_rate": RATE, "stride": (160, 80)}
+
+    two(name).assert_same(sound(), theirs=sound())
+
+
 @pytest.mark.parametrize("name", ["videomae", "timesformer"])
 def test_clips(two, name, tmp_path):
     pair = two(name)

@@ -66,7 +66,7 @@ def choose_all(place: Place, hub: HubOptions, *, source: str) -> Chosen:
     graphs = _shallowest(name for name in graphs if not hub.variant or is_variant(name, hub.variant))
     if len(configs) == 1 and _depth(configs) <= _depth(graphs):
         folder = PurePosixPath(configs[0]).parent
-        if config := FixedShapeConfig.from_folder(place.fetch(configs) / folder):
+        if config := FixedShapeConfig.from_folder(place.fetch(configs) / folder):  # pragma: no branch  # it was listed
             return [_there(str(folder / name), graphs, str(folder), place) for name in config.graphs], config
     parts = [name for name in graphs if stem_of(name)]
     known = parts if hub.variant else [name for name in parts if not variant_of(name)]

@@ -269,7 +269,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder belongs to this user, and nobody else may write to it, where the system tells."""
-    if not hasattr(os, "geteuid"):
+    if not hasattr(os, "geteuid"):  # pragma: no cover  # of Windows
         return True
     told = folder.stat()
     return told.st_uid == os.geteuid() and not told.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -295,5 +295,5 @@ def _cpu() -> str:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             first = takewhile(str.strip, file)  # all cores have one paragraph each
             return "".join(line for line in first if line.partition(":")[0].strip() in _CPU_FACTS)
-    except OSError:
+    except OSError:  # pragma: no cover  # of systems other than Linux
         return f"{platform.machine()} {platform.processor()}"

@@ -153,7 +153,6 @@ def _best_rungs(sizes: npt.NDArray[Any], held: _Counts, most: int) -> list[int]:
             break
         chosen.append(below)
     path = [len(sizes) - 1]
-    for below in reversed(chosen):
-        if below[path[0]] >= 0:
-            path.insert(0, int(below[path[0]]))
+    for below in reversed(chosen):  # each has a rung to add: without it, the one above would have saved nothing either
+        path.insert(0, int(below[path[0]]))
     return path

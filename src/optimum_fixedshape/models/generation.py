@@ -259,7 +259,7 @@ class GenerationBase(FixedShapeMixin, GenerationMixin):  # type: ignore[misc]
         """Returns the model on another device; see `SessionMixin.to`."""
         before = self.runtime
         super().to(*args, **kwargs)
-        if self.runtime is not before:
+        if self.runtime is not before:  # pragma: no cover  # needs onnxruntime-gpu
             pool = self.runtime.pool
             self.engine = self.engine.on(pool.providers[0], pool.provider_options[0])
             self.runtime = self.engine.runtimes[0]

@@ -106,7 +106,7 @@ class SessionMixin:
         self.runtime = self.runtime.on(
             _PROVIDERS[device.type], {} if device.index is None else {"device_id": str(device.index)}
         )
-        return self
+        return self  # pragma: no cover  # needs onnxruntime-gpu
 
     @property
     def device(self) -> torch.device:

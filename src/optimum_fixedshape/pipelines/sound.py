@@ -60,10 +60,6 @@ class SpeechPipeline(FixedShapePipeline):
         """Returns the answers, computed as they are asked for."""
         return (ChunkPipeline if self._writes else FixedShapePipeline).get_iterator(self, *args)
 
-    def run_single(self, *args: Any) -> Any:
-        """Returns the answer to one sound."""
-        return (ChunkPipeline if self._writes else FixedShapePipeline).run_single(self, *args)
-
     def preprocess(self, inputs: Any, chunk_length_s: float = 0, stride_length_s: Any = None) -> Iterator[Any]:
         """Yields the windows of a sound, as transformers cuts them for ``chunk_length_s=``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,9 +19,9 @@ class ImageTaking(FixedShapeProcessor):
     preprocess: Any
 
     @property
+    @abstractmethod
     def batch_role(self) -> str | None:
         """What the graph calls the rows of images."""
-        raise NotImplementedError
 
     def __call__(self, images: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns a `BatchFeature` with one row for each image, in the graph's size, layout and dtype.

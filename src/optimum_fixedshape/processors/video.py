@@ -96,7 +96,7 @@ class FixedShapeVideoProcessor(FixedShapeProcessor):
         frames = sample_clip(clip, lambda frames, rate: self._chosen(clip, frames, rate))
         twin = object.__new__(self._plain_class)
         twin.__dict__.update({name: value for name, value in self.__dict__.items() if name not in self._added})
-        if isinstance(twin, BaseVideoProcessor):
+        if isinstance(twin, BaseVideoProcessor):  # pragma: no cover  # they run on torchvision alone
             made = twin([np.stack(frames)], **settings, do_sample_frames=False, return_tensors="pt")
         else:
             made = twin(list(frames), **settings, return_tensors="np")
@@ -110,7 +110,7 @@ class FixedShapeVideoProcessor(FixedShapeProcessor):
             return range(frames)
         if frames < wanted:
             raise invalid(clip, f"it has {frames} frames, and the graph takes {wanted}")
-        if issubclass(self._plain_class, BaseVideoProcessor):
+        if issubclass(self._plain_class, BaseVideoProcessor):  # pragma: no cover  # they run on torchvision alone
             metadata = VideoMetadata(total_num_frames=frames, fps=rate)
             own: Any = super()
             return [int(index) for index in own.sample_frames(metadata=metadata, num_frames=wanted)]

@@ -90,6 +90,7 @@ def test_a_session_and_a_file_are_models_as_well(name, original):
 
 
 def test_engines_run_on_the_provider_they_are_put_on(model):
+    assert model.to("cpu") is model
     other = model.engine.on("CPUExecutionProvider", {})
     assert len(other.runtimes) == len(model.engine.runtimes)
     for before, after in zip(model.engine.runtimes, other.runtimes, strict=True):

@@ -155,6 +155,12 @@ def test_whisper(frames, chunk):
         np.testing.assert_array_equal(row, own_call(plain, sound)["input_features"][0])
 
 
+def test_errors_of_transformers_pass():
+    fixed = fix_feature_extractor(transformers.WhisperFeatureExtractor(), whisper_ladder(1000))
+    with pytest.raises(ValueError, match=r"nonsense'? is not a valid PaddingStrategy"):
+        fixed(SHORT, padding="nonsense", return_tensors="np")
+
+
 def test_whisper_cuts_as_its_own_extractor_does_and_no_more():
     plain, sound = transformers.WhisperFeatureExtractor(), tone(31 * RATE)
     got = fix_feature_extractor(plain, whisper_ladder(3000))(sound, return_tensors="np")["input_features"]

@@ -76,6 +76,8 @@ def test_processor_that_knows_no_size() -> None:
     expected = plain(picture(70, 40), return_tensors="np")["pixel_values"]
     np.testing.assert_array_equal(made[..., : expected.shape[-2], : expected.shape[-1]], expected)
     assert made.shape == (1, 3, 64, 96)
+    as_they_are = fix_image_processor(processor("GLPNImageProcessor", do_resize=False), ladder(64, 96))
+    assert as_they_are(picture(96, 64), return_tensors="np")["pixel_values"].shape == (1, 3, 64, 96)
 
 
 @pytest.mark.parametrize("has_mask", [True, False])

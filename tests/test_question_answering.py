@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import re
 from types import SimpleNamespace
@@ -132,6 +133,23 @@ def test_objects_with_the_fields_of_squad_examples_are_read():
     ours = load_pipeline(QuestionAnsweringPipeline, "bert")
     example = SimpleNamespace(question_text=QUESTION, context_text=SHORT)
     assert_same(list(ours(stream([example]))), list(ours(stream([{"question": QUESTION, "context": SHORT}]))))
+
+
+def test_a_tokenizer_that_makes_no_mask():
+    ours = load_pipeline(QuestionAnsweringPipeline, "bert")
+    bare = copy.copy(ours)
+    bare.tokenizer = copy.deepcopy(ours.tokenizer)
+    bare.tokenizer.model_input_names = ["input_ids", "token_type_ids"]
+    assert_same(bare(question=QUESTION, context=SHORT, top_k=5), ours(question=QUESTION, context=SHORT, top_k=5))
+
+
+@pytest.mark.parametrize("kind", ["bert-left", "roberta-left"])
+def test_padding_on_the_left_that_batches_bring_is_no_answer(kind):
+    """Where transformers 4 raises IndexError: more answers are asked for than the shorter text has spans."""
+    rows = [{"question": "?", "context": "Go"}, {"question": QUESTION, "context": LONG}]
+    short, long = load_pipeline(QuestionAnsweringPipeline, kind)(rows, batch_size=2, top_k=25)
+    assert {each["answer"] for each in short} <= {"", "G", "o", "Go"}
+    assert len(long) == 25
 
 
 @needs_reference

@@ -166,6 +166,15 @@ def test_the_cache_is_transformers_own(name, model):
     assert_same(model(**following, past_key_values=twin).logits, first, tolerance=0.0)
 
 
+def test_a_cache_may_hold_the_encoders_part_alone(name, model):
+    given = {**sources(name, 1), "decoder_input_ids": torch.tensor([[5, 6, 7]])}
+    first = model(**given)
+    cache = EncoderDecoderCache(DynamicCache(), first.past_key_values.cross_attention_cache)
+    slots = cache.cross_attention_cache.get_seq_length()
+    assert_same(model(**given, past_key_values=cache).logits, first.logits, tolerance=0.0)
+    assert (cache.get_seq_length(), cache.cross_attention_cache.get_seq_length()) == (3, slots)
+
+
 def test_it_saves_and_pickles(name, model, tmp_path):
     model.save_pretrained(tmp_path)
     again = load(name, tmp_path)

@@ -158,6 +158,15 @@ def test_speech_whose_ends_do_not_count(two, name):
     two(name).assert_same(sound(), theirs=sound())
 
 
+def test_what_is_no_picture_is_refused_in_the_words_of_transformers(two):
+    pair = two(SEEING[0])
+    with pytest.raises(TypeError, match="Incorrect format used for image") as theirs:
+        pair.theirs(3)
+    with pytest.raises(TypeError, match="Incorrect format used for image") as ours:
+        pair.ours(3)
+    assert str(ours.value) == str(theirs.value)
+
+
 @pytest.mark.parametrize("name", ["videomae", "timesformer"])
 def test_clips(two, name, tmp_path):
     pair = two(name)

@@ -135,8 +135,7 @@ class FixedShapeTokenizer(FixedShapeProcessor):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if "_backends" in self.__dict__:
-            self._backends.clear()
+        self._backends.clear()
 
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """Returns a plain tokenizer with the same rules and a new vocabulary."""

@@ -33,6 +33,11 @@ def truncate(path, size):
         (lambda f: truncate(f / "model.onnx", 5000), InvalidModelError, "cut short or damaged"),
         (lambda f: (f / "model.onnx").write_bytes(b"<html>404</html>"), InvalidModelError, "not a valid ONNX model"),
         (lambda f: (f / "config.json").write_text("{"), OSError, "config.json' is not a valid JSON file"),
+        (
+            lambda f: (f / "config.json").write_text("[1]"),
+            InvalidModelError,
+            "config.json of .* is not a valid config",
+        ),
         (lambda f: (f / CONFIG_NAME).write_text("{"), InvalidModelError, "is not a valid fixedshape_config.json"),
         (lambda f: (f / CONFIG_NAME).write_text("[" * 10**5), InvalidModelError, "is not a valid fixedshape_config"),
         (lambda f: (f / CONFIG_NAME).write_text("[]"), InvalidModelError, "is not a valid fixedshape_config.json"),

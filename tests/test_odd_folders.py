@@ -48,10 +48,11 @@ def test_files_that_are_no_json_are_not_overwritten(specimen, tmp_path):
     assert (tmp_path / "preprocessor_config.json").read_text() == "{"
 
 
+@pytest.mark.parametrize("held", ["{", "[1]"])
 @pytest.mark.filterwarnings("ignore:A graph does not tell what its tokenizer is")
-def test_a_damaged_configuration_of_a_source_is_named(tmp_path):
+def test_a_damaged_configuration_of_a_source_is_named(held, tmp_path):
     onnx.save(embedder(2, 8), tmp_path / "model.onnx")
-    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "config.json").write_text(held)
     with pytest.raises(InvalidModelError, match=r"config\.json is not a valid configuration"):
         write_config(tmp_path / "model.onnx", task="feature-extraction")
 

@@ -20,6 +20,7 @@ from optimum_fixedshape.roles import INPUT_ROLES
 from optimum_fixedshape.tasks import Task, find_task, task_of_architectures, tasks_called
 
 from . import classes
+from .loading import config_facts
 from .minimal import pipeline_settings
 
 logger = logging.getLogger(__name__)
@@ -193,20 +194,16 @@ def _fetched(
 
 def _facts_of(config: Any, hub: HubOptions) -> dict[str, Any]:
     """What a configuration says, or the ``config.json`` of a folder or repo; nothing where there is none."""
-    from transformers import PretrainedConfig
-
-    facts: dict[str, Any]
     if not isinstance(config, (str, Path)):
-        facts = config.to_dict()
+        facts: dict[str, Any] = config.to_dict()
         return facts
     is_here = Path(config).exists()
     if Path(config).is_dir() and not (Path(config) / "config.json").is_file():
         return {}
     try:
-        facts = PretrainedConfig.get_config_dict(config, **({} if is_here else hub.for_transformers()))[0]
+        return config_facts(config, **({} if is_here else hub.for_transformers()))
     except (OSError, ValueError):
         return {}
-    return facts
 
 
 def _contract_of(paths: Sequence[Path]) -> ShapeContract | None:

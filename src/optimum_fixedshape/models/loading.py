@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from optimum_fixedshape.config import Names, Roles
 from optimum_fixedshape.contract import ShapeContract
-from optimum_fixedshape.errors import GraphNotFoundError, warn
+from optimum_fixedshape.errors import GraphNotFoundError, InvalidModelError, warn
 from optimum_fixedshape.fitting import Fill
 from optimum_fixedshape.hub import HubOptions
 from optimum_fixedshape.ladder import ShapeLadder
@@ -212,16 +213,28 @@ def _reads_tokens(config: Any) -> bool:
     return type(config) not in known or known[type(config)].main_input_name == "input_ids"
 
 
+def config_facts(where: str | Path, **options: Any) -> dict[str, Any]:
+    """Returns what the ``config.json`` of a folder or a Hub repo says.
+
+    Raises:
+        InvalidModelError: It holds something else than an object.
+        OSError: There is none, or it is not JSON.
+    """
+    from transformers import PretrainedConfig
+
+    with contextlib.suppress(TypeError):  # transformers 4 writes into what it reads, whatever that is
+        facts: Any = PretrainedConfig.get_config_dict(where, **options)[0]
+        if isinstance(facts, dict):
+            return facts
+    raise InvalidModelError(f"config.json of {where} is not a valid configuration.", path=str(where))
+
+
 def _load_config(where: str | Path, hub: HubOptions, trust_remote_code: bool, contract: ShapeContract) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
     if Path(where).is_dir():
         is_known = (Path(where) / "config.json").is_file()
-        facts = (
-            PretrainedConfig.get_config_dict(where)[0]
-            if is_known
-            else {"num_labels": labels_of(contract) or _FEWEST_LABELS}
-        )
+        facts = config_facts(where) if is_known else {"num_labels": labels_of(contract) or _FEWEST_LABELS}
         if not facts.get("model_type"):  # a graph whose original nobody knows
             return PretrainedConfig.from_dict(facts)
     return AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **hub.for_transformers())

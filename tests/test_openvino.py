@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,6 +29,7 @@ from optimum_fixedshape.towers import towers_of
 
 from . import stock
 from .equality import assert_model_equals_original, assert_same, assert_writes_as_original
+from .hub import LocalHub
 from .shell import run_here
 
 OPENVINO = "OpenVINOExecutionProvider"
@@ -245,6 +247,41 @@ def test_check_finds_what_openvino_computes_wrongly(specimen):
     )
     assert repaired.verdict == "pass", str(repaired)
     assert repaired.line("agreement").facts["difference"] < 1e-4
+
+
+def test_a_push_checks_with_the_options_that_the_model_runs_with(pair, tmp_path):
+    compiled = tmp_path / "compiled"
+    with LocalHub(tmp_path / "hub") as hub:
+        hub.run(
+            f"""
+            import shutil
+            from optimum_fixedshape import ORTModelForSequenceClassification
+
+            options = {{"provider": {OPENVINO!r}, "provider_options": {{"cache_dir": {str(compiled)!r}}}}}
+            model = ORTModelForSequenceClassification.from_pretrained({str(pair.folder)!r}, **options)
+            model.session
+            shutil.rmtree({str(compiled)!r})
+            model.push_to_hub("new/bert")
+            """,
+            HF_TOKEN=hub.token,
+        )
+    assert list(compiled.iterdir())
+
+
+def test_weights_in_the_cache_of_the_hub_cannot_be_opened(pair, tmp_path):
+    """Of onnxruntime 1.24.1. Once a later one is used here, docs/troubleshooting.md has to say so."""
+    shutil.copytree(pair.folder, tmp_path / "acme" / "bert")
+    with LocalHub(tmp_path) as hub:
+        hub.run(
+            f"""
+            import pytest
+            from optimum_fixedshape import ORTModelForSequenceClassification
+
+            model = ORTModelForSequenceClassification.from_pretrained("acme/bert", provider={OPENVINO!r})
+            with pytest.raises(ValueError, match=r'External data path: ".*" escapes model directory: "'):
+                model.session
+            """
+        )
 
 
 def test_commands_take_its_options(pair, tmp_path, capfd):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import pickle
 import re
@@ -333,6 +334,19 @@ def test_what_transformers_logs(specimen, logged):
     said = [record.getMessage() for record in logged.records if record.levelno >= logging.WARNING]
     for start in ("Token indices", "The model 'ORTModelForImageClassification' is not supported"):
         assert [is_quoted(line) for line in said if line.startswith(start)] == [True], said
+
+
+@on_4
+def test_what_transformers_4_says_of_tokenizers_of_5(tmp_path):
+    folder_with(tmp_path, '{"model_type": "bert"}')
+    tiny.tokenizer("wordpiece").save_pretrained(tmp_path)
+    facts = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**facts, "tokenizer_class": "TokenizersBackend"}))
+    with pytest.raises(ValueError, match="TokenizersBackend") as caught:
+        transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert is_quoted(caught.value)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**facts, "tokenizer_class": "PreTrainedTokenizerFast"}))
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path)("a b").input_ids
 
 
 @on_5

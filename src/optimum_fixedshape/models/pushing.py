@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def push_folder(
     *,
     task: Task | None,
     provider: str = CPU,
+    provider_options: Mapping[str, Any] | None = None,
     private: bool | None = None,
     token: bool | str | None = None,
     revision: str | None = None,
@@ -38,6 +40,7 @@ def push_folder(
         repo_id: The repo, which is created if need be.
         task: The row of the task table.
         provider: The execution provider to check the graphs on.
+        provider_options: Its options.
         private: Create the repo as a private one.
         token: Whose account to use; None takes the saved login.
         revision: The branch, which is created if need be.
@@ -49,7 +52,7 @@ def push_folder(
 
     for name in _OF_TORCH_ALONE:
         kwargs.pop(name, None)
-    report = _report_on(Path(folder), provider) if check else "Not checked."
+    report = _report_on(Path(folder), provider, provider_options) if check else "Not checked."
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/"):
@@ -66,12 +69,12 @@ def push_folder(
     return str(commit.commit_url)
 
 
-def _report_on(folder: Path, provider: str) -> Any:
+def _report_on(folder: Path, provider: str, provider_options: Mapping[str, Any] | None) -> Any:
     """What `check_model` says, or why it says nothing."""
     from optimum_fixedshape.checking.check import check_model
 
     try:
-        report = check_model(folder, provider)
+        report = check_model(folder, provider, provider_options=provider_options)
     except FixedShapeError as error:
         warn(f"The graphs are uploaded unchecked: {error}")
         return f"The check could not run: {error}"

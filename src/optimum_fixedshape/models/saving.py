@@ -26,7 +26,6 @@ class SavingMixin:
 
     task: ClassVar[Task | None]
     runtime: Runtime
-    provider: str
     config: Any
     preprocessors: Sequence[Any]
     fixed_shape_config: FixedShapeConfig
@@ -112,8 +111,8 @@ class SavingMixin:
             private: Create it as a private one.
             token: Whose account to use; None takes the saved login.
             repo_id: The same as `repository_id`, under transformers' name for it.
-            check: Whether to run `check_model` first, on the model's own provider. Graphs that fail are uploaded, and a
-                warning and the model card say so.
+            check: Whether to run `check_model` first, on the provider that the model was loaded for. Graphs that fail
+                are uploaded, and a warning and the model card say so.
             **kwargs: Arguments of transformers' `push_to_hub` and of `HfApi.upload_folder`, such as ``create_pr=``,
                 ``commit_message=``, ``tags=`` or ``revision=`` (a branch, which is created if need be).
 
@@ -127,7 +126,9 @@ class SavingMixin:
             with TemporaryDirectory() as folder:
                 self.save_pretrained(folder)
                 return self.push_to_hub(folder, repo_id, private, token, check=check, **kwargs)
-        known: dict[str, Any] = {"private": private, "token": token, "check": check, "provider": self.provider}
+        pool = self.runtime.pool
+        where: dict[str, Any] = {"provider": pool.providers[0], "provider_options": pool.provider_options[0]}
+        known: dict[str, Any] = {"private": private, "token": token, "check": check, **where}
         return push_folder(save_directory, repo_id, task=self._row(), **known, **kwargs)
 
 

@@ -91,12 +91,14 @@ test-dist-5 test-dist-4: test-dist-%: .venv/%/installed dist
 	.venv/dist-$*/bin/python -m pip install --quiet -c constraints/transformers-$*.txt "$$(ls dist/*.whl)[$(EXTRAS_$*)]"
 	CLEAN_ENVIRONMENT=.venv/dist-$* .venv/$*/bin/python -m pytest tests/release_extras.py
 
-# Which lines and branches of src no test reaches, on either stack.
-coverage: .venv/5/installed .venv/4/installed .stock/made
+# Which lines and branches of src no test reaches, on either stack or on OpenVINO.
+coverage: .venv/5/installed .venv/4/installed .venv/openvino/installed .stock/made
 	for stack in 5 4; do \
 		.venv/$$stack/bin/python -m pip install --quiet --group coverage && \
 		.venv/$$stack/bin/python -m coverage run $(PYTEST) || exit 1; \
 	done
+	.venv/openvino/bin/python -m pip install --quiet --group coverage
+	.venv/openvino/bin/python -m coverage run $(PYTEST) tests/test_openvino.py
 	.venv/5/bin/python -m coverage combine
 	.venv/5/bin/python -m coverage report
 

@@ -20,8 +20,11 @@ from .test_docs import program_of
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_code_of_the_readme_runs(tmp_path):
-    """Against a local Hub with the repos that it names, all of which the environment of the tests has made."""
+SHAPES = ("--shape", "batch_size=2", "--shape", "sequence_length=8")
+
+
+def test_the_code_of_the_readme_runs_and_a_model_of_the_hub_is_exported(tmp_path):
+    """Against a local Hub with the repos that they name, all of which the environment of the tests has made."""
     repo = tmp_path / "repos" / "my-org"
     original, words = tiny.original("bert", "text-classification"), tiny.tokenizer("wordpiece")
     for part in (original, words):
@@ -36,7 +39,11 @@ def test_the_code_of_the_readme_runs(tmp_path):
         done = run("python", *WARNINGS, reader, pages, cwd=tmp_path / "work", **hub.environ(HF_TOKEN=hub.token))
         assert done.returncode == 0, done.stderr
         assert hub.sent("model.onnx")
+        command = ("optimum-fixedshape", "export", "my-org/bert-torch", "bert", *SHAPES)
+        done = run(*command, cwd=tmp_path / "work", **hub.environ())
+        assert done.returncode == 0, done.stderr
         assert hub.sent("model.safetensors")
+    assert (tmp_path / "work" / "bert" / "model.onnx").is_file()
     done = run("python", "-m", "pip", "check", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
 

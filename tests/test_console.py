@@ -6,6 +6,8 @@ import io
 import logging
 import os
 import pty
+import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from optimum_fixedshape.cli.mistakes import DEBUG
 from optimum_fixedshape.errors import InputTooLongError, InvalidInputError
 
 from .onnx_models import build, value
-from .shell import run_here
+from .shell import run_here, started
 
 
 @contextmanager
@@ -96,6 +98,29 @@ def test_a_text_that_is_typed_is_answered_before_the_next(exported, monkeypatch,
     monkeypatch.setattr(sys, "stdin", typed)
     assert run_here(capfd, "run", exported("text-classification").folder, "-").code == 130
     assert '"input": "A text."' in typed.seen
+
+
+@pytest.fixture
+def interruptible():
+    """Commands can be interrupted, be it that this process cannot, as in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_command_that_waits_for_the_hub_can_be_interrupted(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(120)
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        process = started("optimum-fixedshape", "inspect", "acme/silent")
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=120) == ("", "")
+    assert process.returncode == 130
 
 
 def test_the_traceback_of_an_item_is_there_for_who_asks(exported, tmp_path, monkeypatch, capfd):

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -174,6 +175,12 @@ ONLY_SIZES = {
     "letters of a sound": (SOUND, {"y": [1, 49, 32]}, "automatic-speech-recognition"),
     "classes of a sound": (SOUND, {"y": [1, 5]}, "audio-classification"),
     "classes of frames": (SOUND, {"y": [1, 49, 2]}, "audio-frame-classification"),
+    "a speaker, and features of the voice": (SOUND, {"a": [1, 5], "embeddings": [1, 512]}, "audio-xvector"),
+    "labels of tokens, of whose ids nothing is known": (
+        {"input_ids": (INT, None), "inputs_embeds": ["n", "s", 16]},
+        {"y": ["n", "t", 9]},
+        "token-classification",
+    ),
     "classes of a spectrogram": ({"x": [1, 80, 3000]}, {"y": [1, 5]}, "audio-classification"),
     "texts for images": (
         {"input_ids": (INT, ["t", 77]), "pixel_values": ["i", 3, 224, 224]},
@@ -291,6 +298,29 @@ def test_the_last_operator_tells_embeddings_from_labels(model, task, said, tmp_p
     best = detect_task(tmp_path / "model.onnx").best
     assert best.task == task
     assert any(said in evidence for evidence in best.evidence)
+
+
+def copies(of, to):
+    """Operators that leave numbers as they are, more than are looked through."""
+    names = [of, *(f"{of}_{i}" for i in range(70)), to]
+    return [helper.make_node("Identity", [a], [b]) for a, b in pairwise(names)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([HEAD, *copies("scores", "y")], "gives y (rows, 4), 4 is the width of the embeddings"),
+        (
+            [HEAD, *copies("far", "bias"), BIAS],
+            "gives y (rows, 4), 4 is the width of the embeddings, ends in Add, no linear layer",
+        ),
+    ],
+    ids=["a layer", "a bias"],
+)
+def test_of_operators_far_away_nothing_is_said(nodes, said, tmp_path):
+    weights = {"head": np.ones((4, 4), np.float32), "far": np.ones(4, np.float32)}
+    onnx.save(tailed(*nodes, **weights), tmp_path / "model.onnx")
+    assert said in detect_task(tmp_path / "model.onnx").best.evidence
 
 
 def writer(*, biased):

@@ -117,6 +117,13 @@ def test_a_mask_covers_the_cache_and_the_new_tokens():
     assert np.abs(feeds["past_key_values.0.key"]).max() < 1
 
 
+def test_the_length_of_a_mask_tells_that_of_the_cache():
+    path = stock.graphs("gpt2") / "model.onnx"
+    feeds = assert_runs(path, sizes={"total_sequence_length": 7, "sequence_length": 4})
+    assert feeds["attention_mask"].shape[1] == 7
+    assert feeds["past_key_values.0.key"].shape[2] == 3
+
+
 def test_sounds_end_before_their_arrays_and_are_long_enough(specimen):
     for path in sorted(specimen("wav2vec2").folder.glob("*.onnx")):
         feeds = generate_inputs(path)

@@ -37,6 +37,12 @@ def test_a_folder_without_a_graph_cannot_be_completed(tmp_path):
         write_config(tmp_path)
 
 
+def test_a_folder_of_weights_alone_cannot_be_completed(exported, tmp_path):
+    exported("text-classification").original.save_pretrained(tmp_path)
+    with pytest.raises(GraphNotFoundError, match="Graphs there: none"):
+        write_config(tmp_path)
+
+
 def test_files_that_are_no_json_are_not_overwritten(specimen, tmp_path):
     shutil.copytree(specimen("vit").folder, tmp_path / "source")
     graph = shutil.copy(tmp_path / "source" / "model.onnx", tmp_path)

@@ -307,6 +307,27 @@ def test_what_the_cache_lacks_is_said(variants):
         )
 
 
+def test_a_graph_that_was_fetched_without_its_weights(root):
+    with LocalHub(root) as hub:
+        client(
+            hub,
+            """
+            from huggingface_hub import hf_hub_download
+
+            for name in ("config.json", "model_2x8.onnx"):
+                hf_hub_download("acme/fixed", name)
+            """,
+        )
+        client(
+            hub,
+            """
+            said = error(Model.from_pretrained, "acme/fixed", file_name="model_2x8.onnx")
+            assert said.startswith("The weights in model.onnx_data are not there. The Hub was not asked"), said
+            """,
+            HF_HUB_OFFLINE="1",
+        )
+
+
 def test_a_hub_that_is_busy_or_interrupted(root, logits):
     """What the client of the Hub gives up on is tried once more; what a cut download has left is kept."""
     with LocalHub(root, lfs=["*.onnx", "*.onnx_data"]) as hub:
@@ -321,6 +342,19 @@ def test_a_hub_that_is_busy_or_interrupted(root, logits):
         """
         assert json.loads(client(hub, code)) == logits
         assert not any(hub.faults.values())
+
+
+def test_a_hub_that_lists_a_repo_and_then_is_busy(root, logits):
+    """Of a repo that is not in the cache, the client then says that it is not there: it is asked once more."""
+    with LocalHub(root) as hub:
+        hub.fail("acme/fixed/revision/main", 503)
+        code = """
+            import json
+
+            print(json.dumps(Model.from_pretrained("acme/fixed").run({"input_ids": IDS})["logits"].round(3).tolist()))
+        """
+        assert json.loads(client(hub, code)) == logits
+        assert not any(hub.faults["acme/fixed/revision/main"])
 
 
 def test_a_hub_that_goes_silent_half_way(root):

@@ -245,6 +245,11 @@ class Counting(Stub):
         return input_ids.nonzero()
 
 
+class Decomposing(Stub):
+    def answer(self, input_ids):
+        return torch.linalg.eigvals(input_ids.float())
+
+
 @pytest.mark.parametrize(
     ("model", "cause"), [(Branching, "data-dependent"), (Counting, "size of logits depends on the values")]
 )
@@ -253,6 +258,11 @@ def test_a_model_that_depends_on_values_is_refused(model, cause):
         export_rung(model(), {"input_ids": torch.ones(2, 3, dtype=torch.int64)}, ["logits"])
     assert str(caught.value).startswith(f"{model.__name__} cannot be exported at input_ids [2, 3]: ")
     assert (caught.value.architecture, caught.value.shapes) == (model.__name__, {"input_ids": (2, 3)})
+
+
+def test_an_operator_that_onnx_lacks_is_named():
+    with pytest.raises(ExportError, match=r"DispatchError: No ONNX function found for .*linalg_eig"):
+        export_rung(Decomposing(), {"input_ids": torch.ones(2, 2, dtype=torch.int64)}, ["logits"])
 
 
 def test_an_output_that_the_model_lacks_is_named():

@@ -80,6 +80,14 @@ def test_the_default_sizes(tmp_path):
     assert sizes == [(1, 236, 64), (1, 299, 1), (1, 192, 64), (1, 255, 1)]
 
 
+def test_an_encoder_reads_as_much_as_it_has_positions_for(tmp_path):
+    original = stock.original("bart")
+    export_model(original, tmp_path, shapes={"context_length": 8, "prefill_length": 4}, progress=False)
+    length = original.config.max_position_embeddings
+    assert read_contract(tmp_path / "encoder_model.onnx").sequence_length == length
+    assert read_contract(tmp_path / "decoder_model.onnx").sizes["encoder_sequence_length"] == length
+
+
 @pytest.mark.parametrize("is_folder", [True, False])
 def test_a_task_that_models_of_two_kinds_have(is_folder, tmp_path):
     original, folder = stock.original("whisper"), tmp_path / "original"

@@ -106,8 +106,6 @@ def write_config(
     told = {**(input_names or {}), **(output_names or {})}
     identity = identify_model(path, task=task, file_name=file_name, hub=hub)
     home, paths, saved = fetch_model(path, file_name, hub)
-    if not paths:
-        raise GraphNotFoundError(f"{path} holds no graph: export_model makes one.", source=str(path))
     known = config_with(saved, paths, shapes={}, roles=None, names=identity.names)
     known = replace(known, names=joined_names(known.names, told), task=identity.task.name if identity.task else None)
     graphs = dict(zip(paths, read_contracts(paths, known, told=told), strict=True))

@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from optimum_fixedshape.choosing import MAIN_GRAPH
-from optimum_fixedshape.contract import BATCH, SEQUENCE, Mismatch
+from optimum_fixedshape.contract import BATCH, Mismatch
 from optimum_fixedshape.decoding import CONTEXT, PREFILL
 from optimum_fixedshape.distances import Distance
 from optimum_fixedshape.errors import ShapeMismatchError
@@ -145,8 +145,6 @@ def _decoder_sizes(model: Any, row: Task, shapes: Sizes, keys: Any) -> Mapping[s
         limit = "2 or more" if most is None else f"2 to {most}, the positions that the model has"
         mismatches = tuple(Mismatch(CONTEXT, None, limit, str(size)) for size in bad)
         raise ShapeMismatchError(f"{CONTEXT} must be {limit}, got {bad}.", mismatches=mismatches)
-    if SEQUENCE in keys and SEQUENCE not in sizes:
-        sizes[SEQUENCE] = [default_size(SEQUENCE, model.config)]
     return sizes
 
 

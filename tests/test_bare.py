@@ -382,3 +382,11 @@ def test_probabilities_that_are_used_elsewhere_stay():
     before = model.SerializeToString()
     open_head(model, "y")
     assert model.SerializeToString() == before
+
+
+def test_scores_of_more_than_labels_stay():
+    x, y = (onnx_models.value(name, TensorProto.FLOAT, [2, 3, 4]) for name in "xy")
+    model = onnx_models.build([helper.make_node("Softmax", ["x"], ["y"], axis=1)], [x], [y])
+    before = model.SerializeToString()
+    open_head(model, "y")
+    assert model.SerializeToString() == before

@@ -372,6 +372,14 @@ def test_saving_takes_nothing_from_outside_along(exported, tmp_path):
     assert not list(Path(tmp_path / "saved").glob("*_data"))
 
 
+def test_weights_without_bytes_may_be_in_a_file(tmp_path):
+    (tmp_path / "w.bin").write_bytes(b"")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(adds(external(dims=(0,), offset=0, length=0)).SerializeToString())
+    (weight,) = load_model(path).graph.initializer
+    assert numpy_helper.to_array(weight).shape == (0,)
+
+
 def test_no_file_from_outside_comes_along_with_a_graph(exported, tmp_path):
     folder = shutil.copytree(exported("text-classification").folder, tmp_path / "model")
     (tmp_path / "secret.txt").write_text("nobody is to read this")

@@ -254,6 +254,14 @@ def test_a_renamed_graph_keeps_its_meaning_where_an_inner_tensor_has_the_name(tm
     assert_same(other.run(["masked"], {"floats": ids, "attention_mask": mask})[0], expected[0])
 
 
+def test_annotations_of_quantized_tensors_follow():
+    model = onnx_models.embedder(2, 4)
+    model.graph.quantization_annotation.add(tensor_name="input_ids")
+    model.graph.quantization_annotation.add(tensor_name="masked")
+    rename_tensors(model, {"input_ids": "ids"})
+    assert [each.tensor_name for each in model.graph.quantization_annotation] == ["ids", "masked"]
+
+
 def test_names_inside_subgraphs_follow():
     inner = onnx.helper.make_graph(
         [onnx.helper.make_node("Add", ["x", "x"], ["inner"])],

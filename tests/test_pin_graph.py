@@ -377,6 +377,24 @@ def test_functions_of_the_model_are_put_in_place_of_their_calls():
     assert (ops(pinned), len(pinned.functions), shape_of(pinned)) == (["Add"], 0, [3])
 
 
+def test_functions_are_put_in_place_beside_weights():
+    nodes = [node("Twice", ["x"], ["b"], domain="mine"), node("Add", ["b", "w"], ["y"])]
+    weight = np.array([1, 2, 3], np.float32)
+    model = build(nodes, [value("x", FLOAT, ["n"])], [value("y", FLOAT, ["n"])], {"w": weight})
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    twice = [node("Add", ["a", "a"], ["b"])]
+    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["b"], twice, [helper.make_opsetid("", 17)]))
+    pinned = pin_graph(model, {"n": 3})
+    assert (ops(pinned), len(pinned.functions)) == (["Add", "Add"], 0)
+    np.testing.assert_array_equal(run(pinned, {"x": weight})[0], 3 * weight)
+
+
+def test_axes_without_a_name_are_asked_for_by_roles():
+    model = build([node("Neg", ["x"], ["y"])], [value("x", FLOAT, [3, None])], [value("y", FLOAT, [3, None])])
+    with pytest.raises(ShapeMismatchError, match=r"left open in x.*: say with roles= what the axes without a name"):
+        pin_graph(model, {})
+
+
 def test_inputs_under_other_names_have_the_roles_of_standard_ones():
     model = build(
         [node("Relu", ["data_0"], ["y"])], [value("data_0", FLOAT, ["a", 3, "b", "c"])], [value("y", FLOAT, None)]

@@ -311,6 +311,16 @@ def test_heads_of_exporters_take_any_number_of_rows(specimen):
         onnx.checker.check_model(head, full_check=True)
 
 
+def test_a_head_with_a_weight_per_row_stays_as_it_is():
+    nodes = [helper.make_node("MatMul", ["a", "b"], ["c"]), helper.make_node("Add", ["c", "w"], ["y"])]
+    shapes = {"a": [2, 4], "b": [4, 3], "y": [2, 3]}
+    a, b, y = (value(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    head = build(nodes, [a, b], [y], {"w": np.ones((2, 1), np.float32)})
+    before = head.SerializeToString()
+    assert not open_rows(head)
+    assert head.SerializeToString() == before
+
+
 def open_towers():
     """A small graph that takes any number of images, of texts, and of tokens, with its weights inside."""
     random = np.random.default_rng(0)

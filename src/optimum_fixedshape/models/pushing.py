@@ -69,7 +69,7 @@ def push_folder(
     return str(commit.commit_url)
 
 
-def _report_on(folder: Path, provider: str, provider_options: Mapping[str, Any] | None) -> Any:
+def _report_on(folder: Path, provider: str, provider_options: Mapping[str, Any] | None = None) -> Any:
     """What `check_model` says, or why it says nothing."""
     from optimum_fixedshape.checking.check import check_model
 

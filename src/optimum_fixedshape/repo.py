@@ -190,7 +190,8 @@ def sizes_of(shapes: Sizes) -> dict[str, list[int]]:
 
 
 def _place(source: str | Path, hub: HubOptions) -> Place:
-    return LocalFolder(Path(source)) if Path(source).is_dir() else HubRepo(str(source), hub)
+    path = path_of(source)
+    return LocalFolder(path) if path.is_dir() else HubRepo(str(source), hub)
 
 
 def _fetched(place: Place, graphs: Sequence[str], hub: HubOptions) -> tuple[Path, list[Path]]:

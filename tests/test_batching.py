@@ -254,6 +254,8 @@ def test_a_thread_that_is_stopped_from_outside_is_replaced():
         assert len(done) == 10
         assert {type(future.exception()) for future in found} <= {type(None), SystemExit, BatcherClosedError}
         assert batcher.submit(3).result(PATIENCE) == 9
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_answers_and_errors_leave_nothing_behind():
